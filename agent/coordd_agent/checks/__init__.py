@@ -1,0 +1,1 @@
+"""Health checks: when each runs, and one module for each kind."""

@@ -1,0 +1,1 @@
+"""DNS: names, answers, ready-made packets, and the sockets that serve them."""

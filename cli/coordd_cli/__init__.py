@@ -1,0 +1,1 @@
+"""coordctl: the command line for operators and scripts."""

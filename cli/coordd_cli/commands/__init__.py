@@ -1,0 +1,1 @@
+"""The commands of coordctl, one module for each family."""

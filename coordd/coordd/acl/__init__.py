@@ -1,0 +1,1 @@
+"""Who may do what: rules and the pure authorizer that servers and agents share."""

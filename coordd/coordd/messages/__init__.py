@@ -1,0 +1,1 @@
+"""What travels: between servers, into the log, and between clients and servers."""

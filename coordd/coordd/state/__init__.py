@@ -1,0 +1,1 @@
+"""The replicated state: applies committed commands to a SQLite database, deterministically."""

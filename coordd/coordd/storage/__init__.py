@@ -1,0 +1,1 @@
+"""What is durable beside the state: the log, the high-water mark and snapshots."""

@@ -1,0 +1,1 @@
+"""Sockets: the only room that knows ZeroMQ; peers, clients and their keys."""
