@@ -1,0 +1,1 @@
+"""The deterministic simulator: virtual network, disks and clocks; one seed, one run."""
