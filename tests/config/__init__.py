@@ -1,0 +1,1 @@
+"""Settings: the machinery that reads them, and the example files."""
