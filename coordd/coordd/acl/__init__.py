@@ -1,1 +1,1 @@
-"""Who may do what: rules and the pure authorizer that servers and agents share."""
+"""Who may do what: rules of policies and the authorizer made from them. Pure; used by servers and agents."""
