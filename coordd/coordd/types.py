@@ -65,6 +65,8 @@ class Member(msgspec.Struct, frozen=True):
     voter: bool
     promote: bool = False
     """A learner that is to become a voter as soon as it has caught up. Invariant: never true for a voter."""
+    replaces: ServerId | None = None
+    """The member that leaves at the moment when this learner becomes a voter."""
 
     @property
     def name(self) -> str:

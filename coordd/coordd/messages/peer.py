@@ -80,6 +80,9 @@ class AppendResponse(Message, frozen=True, tag="ar"):
     index: Index
     rejected: Index | None = None
     hint_term: Term = 0
+    refilling: bool = False
+    """The follower's disk has forgotten entries it once acknowledged: its answers move `next`, but count for nothing
+    until it holds them again (rule 111)."""
 
 
 class Heartbeat(Message, frozen=True, tag="hb"):

@@ -1,0 +1,28 @@
+"""What an operator may tune of the core. Times are seconds, sizes bytes; ranges are checked where the settings are read."""
+
+import msgspec
+
+__all__ = ["RaftSettings"]
+
+
+class RaftSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Defaults are for a LAN (raft.md, "Defaults to start from")."""
+
+    heartbeat_interval: float = 0.060
+    election_timeout: float = 0.300
+    """Base T: followers campaign after a time drawn from [T, 2T) without a leader, and are deaf to candidates for T."""
+    lease_duration: float = 0.240
+    """How long a confirmed round lets the leader read locally; below 0.9 T, the rest is for clocks that drift."""
+    max_append_entries: int = 1024
+    max_append_bytes: int = 1024 * 1024
+    max_inflight_messages: int = 64
+    """Appends on their way to one follower, unacknowledged."""
+    max_inflight_bytes: int = 16 * 1024 * 1024
+    max_uncommitted_bytes: int = 64 * 1024 * 1024
+    """Proposals above this are refused as busy; one oversized proposal is let in when nothing else waits (rule 45)."""
+    memory_tail_bytes: int = 32 * 1024 * 1024
+    """How much of the log stays in memory although it is applied and durable."""
+    departing_timeout: float = 5.0
+    """How long the leader goes on telling a removed server that it was removed."""
+    max_reads: int = 100_000
+    """Linearizable reads that may wait at once; more are answered "ask again"."""
