@@ -1,1 +1,1 @@
-"""The replicated state: applies committed commands to a SQLite database, deterministically."""
+"""The replicated state: one SQLite file that is a function of the log. `machine.Machine` is its door."""
