@@ -1,10 +1,12 @@
 """The log keeps what was written: across reopening, replacement, compaction and installation."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
 
-from coordd.errors import InvariantError
+from coordd.errors import DiskFullError, InvariantError, StorageError
 from coordd.messages.entry import encode_configuration
 from coordd.storage.chain import chain_of
 from coordd.storage.high_water import read_mark
@@ -189,3 +191,68 @@ def test_the_chain_depends_on_every_part_of_every_entry(folder: Path) -> None:
     first = chain_of(0, 1, 1, entry("e1"))
     expected = [(first,), (chain_of(first, 2, 1, entry("e2")),)]
     assert rows(folder / "raft.db", "SELECT chain FROM entries ORDER BY idx") == expected
+
+
+def settings_of(store: LogStore) -> list[object]:
+    names = ("synchronous", "journal_mode", "locking_mode", "wal_autocheckpoint")
+    return [store._connection.execute(f"PRAGMA {name}").fetchone()[0] for name in names]
+
+
+def test_every_commit_is_synced_and_checkpoints_are_our_own(folder: Path) -> None:
+    store = filled(folder, 1000, per_write=100)
+    assert settings_of(store) == [2, "wal", "exclusive", 0]
+    store.compact(Base(900))
+    assert settings_of(store) == [2, "wal", "exclusive", 0]
+
+
+def test_a_database_that_refuses_the_wal_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coordd.storage.opening._WANTED_MODE", "MEMORY")
+    with pytest.raises(StorageError, match="can't be used in WAL mode"):
+        LogStore.open(folder, NAME)
+
+
+def test_the_wal_stays_near_its_limit(folder: Path) -> None:
+    store = filled(folder, 0, wal_limit=400_000)
+    for index in range(1, 1500):
+        store.write([append(index, index, ["x"], size=100 if index % 2 else 5000)])
+        if store.upkeep_due:
+            store.upkeep()
+    assert (folder / "raft.db-wal").stat().st_size < 600_000
+
+
+@pytest.mark.parametrize("failing", ["fdatasync", "pwrite"])
+def test_a_disk_error_at_the_mark_is_fatal_and_nothing_is_promised(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    store = filled(folder, 3)
+    mark = read_mark(folder / "high_water")
+
+    def fail(*_: object) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, failing, fail)
+        with pytest.raises(StorageError, match="high_water") as caught:
+            store.write([append(4, 4, ["x"])])
+    assert not isinstance(caught.value, DiskFullError)
+    assert failing == "fdatasync" or read_mark(folder / "high_water") == mark
+    store.abandon()
+
+
+def test_no_space_at_the_mark_can_be_waited_out(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on file systems that need a new block to overwrite an old one."""
+    store = filled(folder, 3)
+
+    def fail(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    write = append(4, 4, ["x"], vote=CANDIDATE)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pwrite", fail)
+        for _ in range(2):
+            with pytest.raises(DiskFullError):
+                store.write([write])
+    store.write([write])
+    store.close()
+    recovered = LogStore.open(folder, NAME).recover()
+    assert (recovered.promised, recovered.tail.last, recovered.hard_state.vote) == (4, 4, CANDIDATE)

@@ -39,8 +39,8 @@ WAL_LIMIT_BYTES = 16 * 1024 * 1024
 """A checkpoint is due when about this much was written since the last one."""
 TRIM_ENTRIES = 512
 """Entries deleted in one portion of a compaction."""
-_PAGES_OF_A_WRITE = 8
-"""Pages that a transaction changes beside its entries, for the estimate of the WAL's size."""
+_PAGES_OF_A_WRITE = 4
+"""Pages that a transaction changes beside its entries: an upper bound, for the estimate of the WAL's size."""
 _BYTES_OF_A_ROW = 40
 _PAGE_BYTES = 4096
 
@@ -67,7 +67,11 @@ class LogStore:
         self._database_syncs = 0
         self._high_water = HighWater(folder / HIGH_WATER)
         self._connection = open_database(self._path, wal_limit)
-        self._stored_first = self._take_over(verdict)
+        try:
+            self._stored_first = self._take_over(verdict)
+        except BaseException:
+            self.abandon()
+            raise
 
     @classmethod
     def open(

@@ -16,6 +16,7 @@ from coordd.types import Base, HardState
 
 __all__ = ["create", "open_database", "prepare"]
 
+_WANTED_MODE = "WAL"
 MAX_KEPT_WALS = 3
 """Damaged WALs kept as evidence; the first ones tell most."""
 
@@ -84,7 +85,7 @@ def open_database(path: Path, wal_limit: int) -> sqlite3.Connection:
 
 
 def _demand_wal(connection: sqlite3.Connection, path: Path) -> None:
-    mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
+    mode = connection.execute(f"PRAGMA journal_mode={_WANTED_MODE}").fetchone()[0]
     if mode != "wal":
         raise StorageError(f"{path} can't be used in WAL mode (SQLite answers {mode}): use a local file system")
 
