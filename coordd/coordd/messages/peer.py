@@ -14,6 +14,7 @@ from coordd.types import Index, LogSlice, ServerId, SnapshotMeta, Term
 __all__ = [
     "AppendEntries",
     "AppendResponse",
+    "Beats",
     "Envelope",
     "Heartbeat",
     "HeartbeatResponse",
@@ -181,7 +182,15 @@ class SnapshotCredit(msgspec.Struct, frozen=True, array_like=True, tag="sk"):
     window: int
 
 
-PeerMessage: TypeAlias = RaftMessage | Hello | SnapshotChunk | SnapshotCredit
+class Beats(msgspec.Struct, frozen=True, array_like=True, tag="be"):
+    """Follower to leader: the agents of these nodes have said that they live. Lost ones are made up for by the next."""
+
+    sender: ServerId
+    receiver: ServerId
+    nodes: tuple[str, ...]
+
+
+PeerMessage: TypeAlias = RaftMessage | Beats | Hello | SnapshotChunk | SnapshotCredit
 
 
 class Envelope(msgspec.Struct, frozen=True, array_like=True):

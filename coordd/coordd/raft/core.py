@@ -54,6 +54,7 @@ class Raft:
             events.PeerUnreachable: self._peer_unreachable,
             events.ChangeRequested: self._change_requested,
             events.TransferRequested: self._transfer_requested,
+            events.Founded: self._founded,
             events.Restarted: self._restarted,
         }
         self._messages: dict[type, Callable[[Any, float], None]] = {
@@ -144,6 +145,9 @@ class Raft:
 
     def _change_requested(self, event: events.ChangeRequested, now: float) -> None:
         self.replica.out.change = membership.request(self.replica, event, now)
+
+    def _founded(self, event: events.Founded, now: float) -> None:
+        self.replica.out.change = membership.found(self.replica, event, now)
 
     def _transfer_requested(self, event: events.TransferRequested, now: float) -> None:
         self.replica.out.transfer = leadership.transfer(self.replica, event, now)

@@ -19,6 +19,7 @@ __all__ = [
     "CompactionAsked",
     "EntriesRead",
     "Event",
+    "Founded",
     "PeerConnected",
     "PeerUnreachable",
     "Persisted",
@@ -175,6 +176,12 @@ class TransferRequested(msgspec.Struct, frozen=True):
     target: ServerId | None = None
 
 
+class Founded(msgspec.Struct, frozen=True):
+    """Found a cluster: only on a server with an empty log and no term, and on one server only. Answered by `Output.change`."""
+
+    configuration: Configuration
+
+
 class Restarted(msgspec.Struct, frozen=True):
     """What the storage remembers; the first event a core gets, and the only one of its kind."""
 
@@ -213,5 +220,6 @@ Event: TypeAlias = (
     | PeerUnreachable
     | ChangeRequested
     | TransferRequested
+    | Founded
     | Restarted
 )

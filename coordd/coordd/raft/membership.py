@@ -10,13 +10,13 @@ import msgspec
 
 from coordd.messages.entry import encode_configuration
 from coordd.raft import replication
-from coordd.raft.events import AddServer, Change, ChangeRequested, PromoteServer, RemoveServer
+from coordd.raft.events import AddServer, Change, ChangeRequested, Founded, PromoteServer, RemoveServer
 from coordd.raft.output import Accepted, Refusal
 from coordd.raft.quorum import has_quorum
 from coordd.raft.replica import Leadership, Replica
 from coordd.types import Configuration, Member, ServerId
 
-__all__ = ["begin_promotion", "changed", "consider_promotions", "end_joint", "finish_joint", "request"]
+__all__ = ["begin_promotion", "changed", "consider_promotions", "end_joint", "finish_joint", "found", "request"]
 
 
 # --- the next configuration, pure -------------------------------------------------------------------------------------
@@ -95,6 +95,19 @@ def _with_members(configuration: Configuration, members: list[Member]) -> Config
 
 
 # --- the leader's part ------------------------------------------------------------------------------------------------
+
+
+def found(r: Replica, event: Founded, now: float) -> Accepted | Refusal:
+    """Entry 1 of a new cluster, at term 1; then campaign at once. An empty server never gets a configuration otherwise
+    than from here or from a leader (rule 77)."""
+    if r.log.last or r.term:
+        return Refusal.HAS_LOG
+    r.term = 1
+    first = r.log.append(1, [encode_configuration(event.configuration)])
+    r.push_configuration(first, event.configuration)
+    r.election_due = now
+    r.fact("founded", cluster=event.configuration.cluster_id)
+    return Accepted(first, 1, r.term)
 
 
 def request(r: Replica, event: ChangeRequested, now: float) -> Accepted | Refusal:

@@ -77,6 +77,7 @@ class Refusal(StrEnum):
     ALREADY_MEMBER = "the server is a member already"
     WOULD_LOSE_QUORUM = "the healthy voters would not form a quorum"
     NO_TARGET = "no follower can take over"
+    HAS_LOG = "this server has a log already"
     LAST_VOTER = "the last voter can't be removed"
 
 
