@@ -39,6 +39,7 @@ __all__ = ["Answer", "Applied", "Machine"]
 
 _META = "machine"
 _BUSY_SECONDS = 5.0
+_PAGE_CACHE_KIB = 32 * 1024
 _WAL_KEPT_BYTES = 64 * 1024 * 1024
 
 
@@ -176,14 +177,16 @@ class Machine:
 
     def _finish(self) -> None:
         """Bring everything that was kept in memory into the transaction."""
-        tables = self._rows.tables
         self._clients.flush()
         self._rows.meta.put(self._meta())
-        for table in tables:
+        for table in self._rows.tables:
             table.flush()
-        changed = [(f"{table.digest:032x}", table.name) for table in tables if table.digest != self._stored[table.name]]
-        self._connection.executemany("UPDATE digests SET digest = ? WHERE name = ?", changed)
-        self._stored = {table.name: table.digest for table in tables}
+        changed = [table for table in self._rows.tables if table.digest != self._stored[table.name]]
+        self._connection.executemany(
+            "UPDATE digests SET digest = ? WHERE name = ?", [(f"{table.digest:032x}", table.name) for table in changed]
+        )
+        for table in changed:
+            self._stored[table.name] = table.digest
 
     def _roll_back(self) -> None:
         if self._connection.in_transaction:
@@ -311,6 +314,7 @@ def _connect(path: str) -> sqlite3.Connection:
             raise StorageError(f"{path} can't be used: its file system does not allow SQLite's write-ahead log")
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA wal_autocheckpoint = 0")
+        connection.execute(f"PRAGMA cache_size = -{_PAGE_CACHE_KIB}")
         connection.execute(f"PRAGMA journal_size_limit = {_WAL_KEPT_BYTES}")
     except sqlite3.Error as error:
         connection.close()

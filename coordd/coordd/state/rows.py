@@ -61,6 +61,7 @@ class Rows:
         self.lock_waiters = Table(connection, "lock_waiters", WaiterRow, 2)
         self.policies = Table(connection, "policies", PolicyRow, 1)
         self.tokens = Table(connection, "tokens", TokenRow, 1)
+        self.tables: tuple[Table[Any], ...] = tuple(table for table in vars(self).values() if isinstance(table, Table))
         self.index: Index = 0
         self.term: Term = 0
         self.now = 0
@@ -72,10 +73,6 @@ class Rows:
         """Locks that may have become grantable in this command."""
         self.next_due = NEVER
         """Nothing becomes due by the passing of state time before this; it may be too early, never too late."""
-
-    @property
-    def tables(self) -> tuple[Table[Any], ...]:
-        return tuple(table for table in vars(self).values() if isinstance(table, Table))
 
     def create(self) -> None:
         for table in self.tables:
