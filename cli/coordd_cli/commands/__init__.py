@@ -1,1 +1,1 @@
-"""The commands of coordctl, one module for each family."""
+"""The commands, a module for each noun. They import at their top only what is light: `coordctl --help` loads them all."""

@@ -1,0 +1,110 @@
+"""`coordctl operator raft`: the servers' own affairs."""
+
+from typing import Annotated
+
+import typer
+
+from coordd.messages.client import (
+    AddServerRequest,
+    BootstrapRequest,
+    LogRequest,
+    LogTail,
+    Ok,
+    PeerInfo,
+    RemoveServerRequest,
+    Servers,
+    ServersRequest,
+    TransferRequest,
+)
+from coordd.types import server_name
+from coordd_cli.call import Call, command
+
+app = typer.Typer(no_args_is_help=True, help="Run the cluster.")
+raft = typer.Typer(no_args_is_help=True, help="Servers, leadership, log.")
+app.add_typer(raft, name="raft")
+
+Name = Annotated[str, typer.Argument(help="The server's name.")]
+Force = Annotated[bool, typer.Option("--force", help="Also if the remaining servers could be no majority.")]
+
+
+@raft.command("bootstrap")
+@command
+def bootstrap(call: Call) -> None:
+    """Found the cluster, once, from the list of servers in the asked server's configuration file."""
+    reply = call.link.request(BootstrapRequest(), Ok)
+    call.render.done("the cluster is founded", index=reply.index)
+
+
+@raft.command("list-peers")
+@command
+def list_peers(call: Call) -> None:
+    """List the servers of the cluster as the leader sees them."""
+    servers = call.link.request(ServersRequest(), Servers)
+    answers = call.link.ask_servers(servers.servers)
+    leader = next((one.public_key for one in servers.servers if one.leader), "")
+    seen: dict[str, PeerInfo] = {peer.id: peer for peer in answers[leader].peers} if leader in answers else {}
+    rows = []
+    for one in servers.servers:
+        peer = seen.get(one.id)
+        rows.append(
+            {
+                "name": server_name(one.id),
+                "raft_address": one.raft_address,
+                "client_address": one.client_address,
+                "role": "leader" if one.leader else "voter" if one.voter else "learner",
+                "match": peer.match if peer else None,
+                "contact_ms": peer.contact_ms if peer else None,
+                "id": one.id,
+                "public_key": one.public_key,
+            }
+        )
+    call.render.rows(rows, ["name", "raft_address", "client_address", "role", "match", "contact_ms"])
+
+
+@raft.command("add-peer")
+@command
+def add_peer(
+    call: Call,
+    name: Name,
+    raft_address: Annotated[str, typer.Option("--raft", metavar="ADDRESS", help="Where other servers reach it.")],
+    client_address: Annotated[str, typer.Option("--client", metavar="ADDRESS", help="Where clients reach it.")],
+    public_key: Annotated[str, typer.Option("--public-key", metavar="KEY", help="Its public key.")],
+    learner: Annotated[bool, typer.Option("--learner", help="Let it never become a voter by itself.")] = False,
+    replaces: Annotated[str, typer.Option(metavar="NAME", help="The server that goes when this one votes.")] = "",
+    force: Force = False,
+) -> None:
+    """Add a server that was started with [join]. It becomes a voter when it has caught up."""
+    body = AddServerRequest(name, raft_address, client_address, public_key, learner, replaces, force)
+    reply = call.link.request(body, Ok)
+    call.render.done(f"{name} is a learner of the cluster", name=name, index=reply.index)
+
+
+@raft.command("remove-peer")
+@command
+def remove_peer(call: Call, name: Name, force: Force = False) -> None:
+    """Remove a server from the cluster."""
+    reply = call.link.request(RemoveServerRequest(name, force), Ok)
+    call.render.done(f"{name} is no longer of the cluster", name=name, index=reply.index)
+
+
+@raft.command("transfer-leader")
+@command
+def transfer_leader(
+    call: Call, name: Annotated[str, typer.Argument(help="The server that is to lead; the best one if left out.")] = ""
+) -> None:
+    """Hand leadership over."""
+    reply = call.link.request(TransferRequest(name), Ok)
+    call.render.done(f"{name or reply.text or 'another server'} leads", leader=name or reply.text)
+
+
+@raft.command("log")
+@command
+def log(
+    call: Call,
+    first: Annotated[int, typer.Option(min=0, help="Begin with this index; 0: show the newest.")] = 0,
+    count: Annotated[int, typer.Option(min=1, max=1000, help="How many entries.")] = 20,
+) -> None:
+    """Show entries of a server's log."""
+    records = call.link.request(LogRequest(first, count), LogTail).records
+    rows = [{name: getattr(one, name) for name in one.__struct_fields__} for one in records]
+    call.render.rows(rows, ["index", "term", "kind", "text"])
