@@ -169,20 +169,17 @@ class Connection:
 
     @property
     def up(self) -> bool:
-        """Looks anew each time. A full queue counts as lost: a server that takes nothing is no use."""
-        if self.lost:
-            return False
-        ready = writable(self._dealer)
+        """Looks anew each time."""
         ended = self._has_ended()
         if self._was_up:
-            self.lost = ended or not ready
-            return not self.lost
-        # Failed attempts before the first success are also told as ends; they no longer matter.
-        self._was_up = ready
-        return ready
+            self.lost = self.lost or ended
+        else:
+            # Failed attempts before the first success are also told as ends; they no longer matter.
+            self._was_up = writable(self._dealer)
+        return self._was_up and not self.lost
 
     def send(self, frame: bytes) -> bool:
-        """False: not sent, and never will be."""
+        """False: not sent, and never will be: the connection is not up, or its queue is full."""
         if self.lost or not self._was_up:
             return False
         try:
