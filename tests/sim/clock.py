@@ -42,7 +42,7 @@ class Schedule:
 
 
 class Clock:
-    """One host's monotonic clock: it starts anywhere and runs at its own rate, within the drift the lease allows for."""
+    """One host's monotonic clock: it starts anywhere and runs at its own rate, within the drift a lease allows for."""
 
     def __init__(self, schedule: Schedule, start: float, rate: float) -> None:
         self._schedule = schedule

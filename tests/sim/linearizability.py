@@ -43,7 +43,8 @@ class Model(Protocol[State]):
 class RegisterModel:
     """One key: ("put", value), ("get",) with the value as answer, ("cas", expected, value) and ("delete", expected)
     with True or False. The state is a tuple that holds the value, or the empty tuple while the key does not exist;
-    `expected` is written the same way, so that a compare-and-set can demand absence."""
+    `expected` is written the same way, so that a compare-and-set can demand absence. Deleting what does not exist
+    is answered with True, whatever was expected."""
 
     initial: tuple[object, ...] = ()
 
@@ -54,7 +55,7 @@ class RegisterModel:
         if kind == "put":
             return (arguments[0],)
         expected, after = (arguments[0], (arguments[1],)) if kind == "cas" else (arguments[0], ())
-        took = state == expected
+        took = state == expected or (kind == "delete" and not state)
         if operation.known and operation.answer is not took:
             return None
         return after if took else state

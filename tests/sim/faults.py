@@ -1,0 +1,192 @@
+"""What goes wrong, and when: each seed draws which kinds of faults it has, how often and how long (swarm testing).
+
+A fault begins at once and ends after a while, by itself. When the run's first phase is over nothing new begins; `world`
+then heals what must work.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from tests.sim.chance import Chance
+from tests.sim.network import Conditions
+from tests.sim.partitions import SHAPES, between
+from tests.sim.server import Server
+
+if TYPE_CHECKING:
+    from tests.sim.world import World
+
+__all__ = ["Faults"]
+
+
+class Faults:
+    """The fault scheduler of one run."""
+
+    def __init__(self, world: "World", chance: Chance) -> None:
+        self._world = world
+        self._chance = chance
+        self._around = world.around
+        self.over = False
+        kinds: dict[str, Callable[[], bool]] = {
+            "crash": self._crash,
+            "crash leader": self._crash_leader,
+            "crash many": self._crash_many,
+            "pause": self._pause,
+            "partition": self._partition,
+            "bad links": self._bad_links,
+            "stall": self._stall,
+            "slow disk": self._slow_disk,
+            "transfer": self._transfer,
+            "restart": self._restart,
+        }
+        self._kinds = {kind: act for kind, act in kinds.items() if chance.happens(0.7)} or kinds
+        self._weights = {kind: chance.expovariate(1.0) + 0.1 for kind in self._kinds}
+        self._weights["crash many"] = self._weights.get("crash many", 0.0) * 0.3
+        self._interval = chance.uniform(0.3, 0.75)
+        self._duration = chance.choice([0.1, 0.3, 0.6, 1.0])
+        self.reckless = chance.happens(0.3)
+        """More than a minority may be away at once."""
+        self.mix = {kind: round(weight, 2) for kind, weight in self._weights.items() if kind in self._kinds}
+
+    def begin(self) -> None:
+        self._around.schedule.after(self._chance.expovariate(1.0) * self._interval + 0.5, self._next)
+
+    def _next(self) -> None:
+        if self.over:
+            return
+        kinds = list(self._kinds)
+        (kind,) = self._chance.choices(kinds, [self._weights[kind] for kind in kinds])
+        if self._kinds[kind]():
+            self._around.counts["faults"] += 1
+            self._around.counts[f"fault {kind}"] += 1
+        self._around.schedule.after(self._chance.expovariate(1.0) * self._interval, self._next)
+
+    def _lasting(self) -> float:
+        return 0.02 + self._chance.expovariate(1.0) * self._duration
+
+    def _later(self, end: Callable[[], None]) -> None:
+        def unless_over() -> None:
+            if not self.over:
+                end()
+
+        self._around.schedule.after(self._lasting(), unless_over)
+
+    # --- processes ---------------------------------------------------------------------------------------------------
+
+    def _someone(self) -> Server | None:
+        """A running server; one that would leave less than a majority only in a reckless run."""
+        running = [server for server in self._world.members() if server.up and not server.paused]
+        if not running or (not self.reckless and len(running) * 2 <= len(self._world.members()) + 1):
+            return None
+        return self._chance.choice(running)
+
+    def _crash(self, server: Server | None = None) -> bool:
+        server = server or self._someone()
+        if server is None:
+            return False
+        fate = server.crash()
+        self._around.counts[f"disk at crash: {fate}"] += 1
+        victim = server
+        self._later(lambda: self._revive(victim))
+        return True
+
+    def _revive(self, server: Server) -> None:
+        if not server.up:
+            server.start()
+
+    def _crash_leader(self) -> bool:
+        leader = self._world.leader()
+        return leader is not None and self._someone() is not None and self._crash(leader)
+
+    def _crash_many(self) -> bool:
+        victims = [server for server in self._world.members() if server.up and self._chance.happens(0.7)]
+        for server in victims:
+            self._crash(server)
+        return bool(victims)
+
+    def _restart(self) -> bool:
+        """A clean end, and back."""
+        server = self._someone()
+        if server is None:
+            return False
+        server.stop()
+        self._later(lambda: self._revive(server))
+        return True
+
+    def _pause(self) -> bool:
+        server = self._world.leader() if self._chance.happens(0.5) else self._someone()
+        if server is None or server.paused:
+            return False
+        server.pause()
+        life = server.life
+
+        def resume() -> None:
+            if server.life == life:
+                server.resume()
+
+        self._later(resume)
+        return True
+
+    # --- network -----------------------------------------------------------------------------------------------------
+
+    def _partition(self) -> bool:
+        names = [server.name for server in self._world.members()]
+        leader = self._world.leader()
+        shape = self._chance.choice(sorted(SHAPES))
+        links = SHAPES[shape](names, leader.name if leader else names[0], self._chance)
+        network = self._around.network
+        network.cut(links)
+        self._around.say("net", f"cut {shape}", links)
+        self._around.counts[f"partition {shape}"] += 1
+
+        def mend() -> None:
+            network.mend(links)
+            self._around.say("net", f"mend {shape}")
+
+        self._later(mend)
+        return True
+
+    def _bad_links(self) -> bool:
+        """Everything around one server becomes slow and unreliable."""
+        names = [server.name for server in self._world.members()]
+        links = between([self._chance.choice(names)], names)
+        chance = self._chance
+        network = self._around.network
+        network.change(
+            links,
+            Conditions(
+                0.0005,
+                chance.choice([0.001, 0.02, 0.2]),
+                chance.uniform(0, 0.5),
+                chance.uniform(0, 0.3),
+                chance.uniform(0, 0.5),
+            ),
+        )
+        self._later(lambda: network.restore(links))
+        return True
+
+    # --- disks -------------------------------------------------------------------------------------------------------
+
+    def _stall(self) -> bool:
+        server = self._world.leader() if self._chance.happens(0.5) else self._someone()
+        if server is None:
+            return False
+        server.disk.stalled_until = self._around.schedule.now + self._lasting()
+        return True
+
+    def _slow_disk(self) -> bool:
+        server = self._someone()
+        if server is None:
+            return False
+        disk = server.disk
+        disk.slowness = self._chance.uniform(2, 30)
+
+        def recover() -> None:
+            disk.slowness = 1.0
+
+        self._later(recover)
+        return True
+
+    # --- leadership --------------------------------------------------------------------------------------------------
+
+    def _transfer(self) -> bool:
+        return self._world.operator.transfer()

@@ -1,0 +1,111 @@
+"""The operator of the virtual cluster: adds, removes and replaces servers, and hands leadership over.
+
+It asks whoever leads and forgets a request that comes to nothing. Servers that are out of every configuration are stopped
+and wait, with a new disk, to be added as somebody else.
+"""
+
+from typing import TYPE_CHECKING
+
+from coordd.raft.events import AddServer, ChangeRequested, PromoteServer, RemoveServer, TransferRequested
+from coordd.raft.output import Accepted
+from coordd.types import Configuration, Member, ServerId
+from tests.sim.chance import Chance
+from tests.sim.server import Server
+
+if TYPE_CHECKING:
+    from tests.sim.world import World
+
+__all__ = ["Operator", "member"]
+
+LEAST, MOST = 3, 7
+
+
+def member(server: ServerId, name: str, *, voter: bool, promote: bool = False) -> Member:
+    return Member(server, f"{name}:1", f"{name}:2", f"key of {server[:30]}", voter, promote)
+
+
+class Operator:
+    def __init__(self, world: "World", chance: Chance) -> None:
+        self._world = world
+        self._around = world.around
+        self._chance = chance
+        self._interval = chance.choice([0.0, 1.5, 3.0, 8.0])
+        """Mean seconds between membership changes; 0: this run has none."""
+        self.over = False
+        self._joining: dict[str, float] = {}
+        """Hosts that were asked to be added, and when."""
+
+    def begin(self) -> None:
+        if self._interval:
+            self._around.schedule.after(self._chance.expovariate(1.0) * self._interval + 1.0, self._next)
+            self._around.schedule.after(0.5, self._clean_up)
+
+    def _next(self) -> None:
+        if self.over:
+            return
+        leader = self._world.leader()
+        if leader is not None and not leader.paused:
+            self._change(leader)
+        self._around.schedule.after(self._chance.expovariate(1.0) * self._interval, self._next)
+
+    def _change(self, leader: Server) -> None:
+        configuration = self._world.configuration()
+        spares = [server for server in self._world.servers.values() if not self._mentioned(server)]
+        voters = len(configuration.voters)
+        learners = [m for m in configuration.members if not m.voter and m.id not in configuration.leaving]
+        kinds = [
+            *(["add", "replace"] if spares and len(configuration.members) < MOST else []),
+            *(["remove"] if voters > LEAST else []),
+            *(["promote", "drop"] if learners else []),
+        ]
+        if not kinds:
+            return
+        kind = self._chance.choice(kinds)
+        change: AddServer | RemoveServer | PromoteServer
+        if kind in ("add", "replace"):
+            change = self._addition(self._chance.choice(spares), configuration, replace=kind == "replace")
+        elif kind == "remove":
+            change = RemoveServer(self._chance.choice(configuration.voters))
+        else:
+            learner = self._chance.choice(learners).id
+            change = PromoteServer(learner) if kind == "promote" else RemoveServer(learner)
+        output = leader.step(ChangeRequested(change, force=self._chance.happens(0.1)))
+        assert output is not None
+        self._around.say("op", kind, output.change)
+        if isinstance(output.change, Accepted):
+            self._around.counts["membership changes"] += 1
+            self._around.counts[f"membership {kind}"] += 1
+
+    def _addition(self, spare: Server, configuration: Configuration, *, replace: bool) -> AddServer:
+        if not spare.up:
+            spare.start()
+        self._joining[spare.name] = self._around.schedule.now
+        new = member(spare.id, spare.name, voter=False, promote=self._chance.happens(0.8))
+        return AddServer(new, self._chance.choice(configuration.voters) if replace else None)
+
+    def _mentioned(self, server: Server) -> bool:
+        """Whether some configuration that is or may yet be in force names this server."""
+        return any(server.id in {m.id for m in configuration.members} for configuration in self._world.configurations())
+
+    def _clean_up(self) -> None:
+        """Stop who is out for good, and give the host a new disk."""
+        if self.over:
+            return
+        for server in self._world.servers.values():
+            recent = self._around.schedule.now - self._joining.get(server.name, -9.0) < 3.0
+            if server.up and not recent and not self._mentioned(server) and not self._world.founding(server):
+                server.stop()
+                server.wipe()
+                self._around.say(server.name, "wiped")
+        self._around.schedule.after(0.5, self._clean_up)
+
+    def transfer(self) -> bool:
+        leader = self._world.leader()
+        if leader is None or leader.paused:
+            return False
+        others = [server.id for server in self._world.members() if server is not leader]
+        target = self._chance.choice([None, *others])
+        output = leader.step(TransferRequested(target))
+        assert output is not None
+        self._around.say("op", "transfer", output.transfer)
+        return True

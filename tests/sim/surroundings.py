@@ -1,0 +1,61 @@
+"""What every part of the world shares: time, network, judge, trace, counts and the run's settings."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from coordd.raft.settings import RaftSettings
+from tests.sim.chance import Chance
+from tests.sim.clock import Schedule
+from tests.sim.invariants import Invariants
+from tests.sim.network import Network
+from tests.sim.trace import Trace
+
+__all__ = ["Options", "Surroundings", "Tuning"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says about a run."""
+
+    seed: int
+    seconds: float = 20.0
+    servers: int = 5
+    paranoid: bool = False
+    """Messages travel as bytes, and everything is compared from scratch after each step."""
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How this run's servers are set up: drawn from the seed. Thresholds are small, so that rare things are common."""
+
+    raft: RaftSettings
+    write_latency: float
+    """Mean seconds for one group of writes."""
+    apply_latency: float
+    apply_entries: int
+    """Most entries applied at once."""
+    checkpoint_entries: int
+    """Applied entries between two checkpoints of the state."""
+    trailing_entries: int
+    """Entries kept behind a checkpoint when the log is compacted."""
+    chunk_bytes: int
+    wal_limit: int
+    tail_bytes: int
+
+
+@dataclass
+class Surroundings:
+    options: Options
+    tuning: Tuning
+    chance: Chance
+    schedule: Schedule
+    network: Network
+    invariants: Invariants
+    trace: Trace
+    folder: Path
+    """Memory-backed; the servers' data folders lie in it."""
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def say(self, who: str, what: str, subject: object = None) -> None:
+        self.trace.say(self.schedule.now, who, what, subject)

@@ -1,0 +1,298 @@
+"""One run: a cluster, its clients and everything that goes wrong, from one seed.
+
+Phase one: anything may be down. Phase two: a core of servers that can decide is healed, the rest stays broken or alone;
+then the cluster must have one leader, finish all that clients asked and take a new write, within bounded time.
+"""
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TextIO
+
+from coordd.errors import CoorddError
+from coordd.messages.client import Reply
+from coordd.raft.membership import begin_promotion
+from coordd.raft.settings import RaftSettings
+from coordd.types import Configuration
+from tests.sim.chance import Chance
+from tests.sim.clock import Schedule
+from tests.sim.faults import Faults
+from tests.sim.history import History
+from tests.sim.invariants import Invariants, Violation
+from tests.sim.ledger import majorities
+from tests.sim.look import insides
+from tests.sim.membership import Operator, member
+from tests.sim.network import Conditions, Network
+from tests.sim.partitions import between
+from tests.sim.server import Server
+from tests.sim.surroundings import Options, Surroundings, Tuning
+from tests.sim.trace import Trace
+from tests.sim.workload import Client, Mix
+
+__all__ = ["World", "memory_folder"]
+
+PATIENCE = 20.0
+"""Seconds within which a healed cluster must have finished everything (invariant 17)."""
+SAMPLE = 0.05
+"""Seconds between two looks at whether there is a leader."""
+
+
+@contextlib.contextmanager
+def memory_folder() -> Iterator[Path]:
+    """A folder in memory-backed storage, or the usual temporary one; gone afterwards."""
+    shared = Path("/dev/shm")
+    folder = Path(tempfile.mkdtemp(prefix="coordd-sim-", dir=shared if shared.is_dir() else None))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class World:
+    """Everything of one run. `run` raises Violation, or the servers' own InvariantError."""
+
+    def __init__(self, options: Options, folder: Path, trace_file: TextIO | None = None) -> None:
+        chance = Chance(f"coordd/{options.seed}")
+        schedule = Schedule()
+        network = Network(schedule, chance.branch("network"), self._deliver, _conditions(chance.branch("links")))
+        self.around = Surroundings(
+            options,
+            _tuning(chance.branch("tuning")),
+            chance,
+            schedule,
+            network,
+            Invariants(),
+            Trace(trace_file),
+            folder,
+        )
+        names = [f"s{number}" for number in range(1, options.servers + 3)]
+        self.servers = {name: Server(self.around, name, chance.branch(name)) for name in names}
+        self._founders = names[: options.servers]
+        self.history = History()
+        mix = _mix(chance.branch("mix"))
+        count = chance.branch("clients").randint(4, 8)
+        clients = [Client(self.around, f"c{n}", self._targets, mix, self.history, n % 2 == 0) for n in range(count)]
+        self.clients = {client.name: client for client in clients}
+        self.operator = Operator(self, chance.branch("operator"))
+        self.faults = Faults(self, chance.branch("faults"))
+        self._led = self._sampled = 0
+        self._core: set[str] = set()
+
+    # --- who is who --------------------------------------------------------------------------------------------------
+
+    def configuration(self) -> Configuration:
+        """The newest committed one."""
+        ledger = self.around.invariants.ledger
+        found = max((index, c) for (index, term), c in ledger.configurations.items() if self._committed(index, term))
+        return found[1]
+
+    def configurations(self) -> list[Configuration]:
+        """The newest committed one, and all behind it that some server still holds."""
+        ledger = self.around.invariants.ledger
+        committed = max((i for (i, t) in ledger.configurations if self._committed(i, t)), default=1)
+        logs = [log for record in ledger.records.values() for log in (record.durable, record.submitted)]
+        return [
+            configuration
+            for (index, term), configuration in ledger.configurations.items()
+            if (index == committed and (index == 1 or self._committed(index, term)))
+            or (index > committed and any(log.term(index) == term for log in logs))
+        ]
+
+    def _committed(self, index: int, term: int) -> bool:
+        ledger = self.around.invariants.ledger
+        return index == 1 or (index <= ledger.commit and ledger.committed[index] == term)
+
+    def members(self) -> list[Server]:
+        ids = {m.id for m in self.configuration().members}
+        return [server for server in self.servers.values() if server.id in ids]
+
+    def founding(self, server: Server) -> bool:
+        return server.name in self._founders and self.around.invariants.ledger.commit == 0
+
+    def _targets(self) -> list[str]:
+        return [server.name for server in self.members()]
+
+    def leader(self) -> Server | None:
+        leaders = [server for server in self.servers.values() if server.leads]
+        return max(leaders, key=lambda server: insides(server.raft).term, default=None)
+
+    # --- the run -----------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        self._found()
+        schedule = self.around.schedule
+        for client in self.clients.values():
+            client.begin()
+        self.faults.begin()
+        self.operator.begin()
+        schedule.after(SAMPLE, self._sample)
+        schedule.run(self.around.options.seconds)
+        self.around.counts["leader permille"] = 1000 * self._led // max(1, self._sampled)
+        self._heal()
+        if not schedule.run(schedule.now + PATIENCE, self._finished):
+            raise Violation(17, "not everything was finished after healing", open=self._unfinished())
+        self._converge()
+        self.history.judge()
+        self.around.counts["events"] = schedule.events
+        for fate, count in self.around.network.fates.items():
+            self.around.counts[f"messages {fate}"] += count
+
+    def close(self) -> None:
+        for server in self.servers.values():
+            with contextlib.suppress(CoorddError):
+                server.disk.crash()
+
+    def _found(self) -> None:
+        ids = {name: server.format() for name, server in self.servers.items() if name != self._founders[0]}
+        first = self.servers[self._founders[0]]
+        ids[first.name] = first.format()
+        members = [member(ids[name], name, voter=True) for name in self._founders]
+        members.sort(key=lambda m: m.id)
+        first.found(Configuration("c" * 32, "sim", tuple(members)))
+        for name in self._founders:
+            self.servers[name].start()
+
+    def _deliver(self, receiver: str, message: object) -> None:
+        server = self.servers.get(receiver)
+        if server is not None:
+            server.deliver(message)
+        else:
+            assert isinstance(message, Reply)
+            self.clients[receiver].deliver(message)
+
+    def _sample(self) -> None:
+        self._sampled += 1
+        leader = self.leader()
+        terms = [insides(server.raft).term for server in self.servers.values() if server.up]
+        if leader is not None and not leader.paused and insides(leader.raft).term >= max(terms):
+            self._led += 1
+        self.around.schedule.after(SAMPLE, self._sample)
+
+    # --- phase two ---------------------------------------------------------------------------------------------------
+
+    def _heal(self) -> None:
+        """Mend a set of servers that can decide; the others stay cut off from everybody, or down."""
+        self.faults.over = self.operator.over = True
+        chance = self.around.chance.branch("heal")
+        self._core = self._choose_core(chance)
+        names = list(self.servers)
+        outside = [name for name in names if name not in self._core]
+        network = self.around.network
+        network.heal()
+        network.cut(between(outside, names))
+        self.around.say("all", "heal", sorted(self._core))
+        for server in self.servers.values():
+            server.disk.stalled_until, server.disk.slowness = 0.0, 1.0
+            if server.name in self._core:
+                if not server.up:
+                    server.start()
+                elif server.paused:
+                    server.resume()
+        for client in self.clients.values():
+            client.finish(sorted(self._core))
+
+    def _choose_core(self, chance: Chance) -> set[str]:
+        """Who may be in force keeps a majority: leave out one after the other while that holds."""
+        configurations = [after for configuration in self.configurations() for after in _promoted(configuration)]
+        core = {m.id for configuration in configurations for m in configuration.members}
+        for server in chance.sample(sorted(core), len(core)):
+            rest = core - {server}
+            if chance.happens(0.7) and all(majorities(configuration, rest) for configuration in configurations):
+                core = rest
+        return {server.name for server in self.servers.values() if server.id in core}
+
+    def _finished(self) -> bool:
+        return not self._unfinished()
+
+    def _unfinished(self) -> list[str]:
+        return [client.name for client in self.clients.values() if not client.idle]
+
+    def _converge(self) -> None:
+        """All of the core that belong to the cluster apply everything, and agree."""
+        ledger = self.around.invariants.ledger
+        wanted = ledger.commit
+        schedule = self.around.schedule
+
+        def behind() -> list[str]:
+            return [s.name for s in self.members() if s.name in self._core and s.machine.applied < wanted]
+
+        if not schedule.run(schedule.now + PATIENCE, lambda: not behind()):
+            raise Violation(17, "a healed server does not catch up", behind=behind(), wanted=wanted)
+        if self.leader() is None:
+            raise Violation(17, "a healed cluster has no leader")
+
+
+def _promoted(configuration: Configuration) -> list[Configuration]:
+    """This one, and all that follow from it when learners are promoted, which a leader does by itself."""
+    found = [configuration]
+    for learner in configuration.members:
+        if learner.promote:
+            found += [begin_promotion(before, learner.id) for before in found]
+    return found
+
+
+def _conditions(chance: Chance) -> Conditions:
+    """The usual network of this run."""
+    if chance.happens(0.3):
+        return Conditions()
+    return Conditions(
+        chance.choice([0.0002, 0.001]),
+        chance.choice([0.0002, 0.001, 0.005]),
+        chance.choice([0.0, 0.0, 0.01, 0.05]),
+        chance.choice([0.0, 0.01, 0.05]),
+        chance.choice([0.0, 0.01, 0.1]),
+    )
+
+
+def _tuning(chance: Chance) -> Tuning:
+    election = chance.choice([0.3, 0.5])
+    raft = RaftSettings(
+        heartbeat_interval=election / chance.choice([3, 5]),
+        election_timeout=election,
+        lease_duration=election * 0.8,
+        max_append_entries=chance.choice([1, 4, 1024]),
+        max_append_bytes=chance.choice([256, 4096, 1 << 20]),
+        max_inflight_messages=chance.choice([1, 4, 64]),
+        max_inflight_bytes=chance.choice([1024, 1 << 24]),
+        max_uncommitted_bytes=chance.choice([4096, 1 << 26]),
+        memory_tail_bytes=chance.choice([512, 4096, 1 << 25]),
+        departing_timeout=chance.choice([1.0, 5.0]),
+    )
+    return Tuning(
+        raft,
+        write_latency=chance.choice([0.0005, 0.002, 0.008]),
+        apply_latency=chance.choice([0.0, 0.001, 0.01]),
+        apply_entries=chance.choice([1, 16, 1000]),
+        checkpoint_entries=chance.choice([15, 50, 200]),
+        trailing_entries=chance.choice([0, 5, 30]),
+        chunk_bytes=chance.choice([16384, 65536, 1 << 20]),
+        wal_limit=chance.choice([1 << 14, 1 << 17, 1 << 24]),
+        tail_bytes=chance.choice([1024, 1 << 20]),
+    )
+
+
+def _mix(chance: Chance) -> Mix:
+    weights = {
+        kind: weight * (0.2 + chance.random())
+        for kind, weight in {
+            "put": 4.0,
+            "cas": 2.0,
+            "delete": 0.7,
+            "get": 3.0,
+            "consistent": 2.0,
+            "stale": 1.0,
+            "acquire": 2.0,
+            "release": 1.0,
+            "fenced": 1.0,
+            "destroy": 0.2,
+        }.items()
+    }
+    return Mix(
+        keys=chance.choice([1, 3, 8]),
+        locks=chance.choice([1, 2]),
+        think=chance.uniform(0.05, 0.15),
+        patience=chance.uniform(0.3, 1.0),
+        weights=weights,
+    )
