@@ -1,0 +1,285 @@
+"""The machine as a whole: batches, files, failures, and readers beside it."""
+
+import shutil
+import sqlite3
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from coordd.acl.authorizer import ALLOW_ALL
+from coordd.errors import DamagedError, DiskFullError, InvariantError, StorageError
+from coordd.messages.client import KvGet, KvList, KvPairs, ListLocks
+from coordd.messages.command import KvPut, LockAcquire, RegisterClient
+from coordd.messages.entry import NOOP_ENTRY, encode_configuration
+from coordd.state.kv import put
+from coordd.state.machine import Applied, Machine
+from coordd.state.rows import Rows
+from coordd.types import Configuration, Member, ServerId
+from tests.state.world import SECOND, World, entry, rows
+
+CONFIGURATION = Configuration(
+    "cluster", "test", (Member(ServerId("a#00"), "127.0.0.1:1", "127.0.0.1:2", "k" * 40, voter=True),)
+)
+
+
+def filled(path: str) -> World:
+    world = World(path)
+    client = world.done(RegisterClient()).index
+    for number in range(1, 20):
+        world.run(KvPut(f"k{number % 7}", bytes([number])), client, number)
+    world.session("s1")
+    world.session("s2")
+    world.grant(LockAcquire("l", "s1"))
+    world.grant(LockAcquire("l", "s2", wait_ms=60_000))
+    return world
+
+
+def test_noop_and_configuration(world: World) -> None:
+    machine = world.machine
+    assert machine.apply(1, [(1, NOOP_ENTRY), (1, encode_configuration(CONFIGURATION))]) == [
+        Applied(1, 0, 0, None),
+        Applied(2, 0, 0, None),
+    ]
+    assert (machine.applied, machine.applied_term) == (2, 1)
+    assert (machine.configuration, machine.configuration_index) == (CONFIGURATION, 2)
+
+
+def test_an_empty_batch_changes_nothing(world: World) -> None:
+    before = rows(world.machine)
+    assert world.machine.apply(1, []) == []
+    assert world.machine.applied == 0
+    assert rows(world.machine)["kv"] == before["kv"]
+
+
+def test_changes_are_those_of_the_last_batch(world: World) -> None:
+    world.machine.apply(1, [(1, entry(KvPut("a", b""))), (1, entry(KvPut("b", b"")))])
+    assert world.machine.changes == {("kv", "a"), ("kv", "b")}
+    world.machine.apply(3, [(1, NOOP_ENTRY)])
+    assert world.machine.changes == set()
+
+
+def test_state_time_never_goes_back(world: World) -> None:
+    world.time = 9 * SECOND
+    world.done(KvPut("a", b""))
+    world.time = 3 * SECOND
+    world.done(KvPut("a", b""))
+    assert world.machine.state_time == 9 * SECOND
+
+
+@pytest.mark.parametrize("first", [0, 2, 3])
+def test_the_log_is_applied_in_order(world: World, first: int) -> None:
+    with pytest.raises(InvariantError):
+        world.machine.apply(first, [(1, NOOP_ENTRY)])
+
+
+# --- what this version can't read -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        b"",
+        b"\x07",
+        b"\x01",
+        b"\x01short",
+        entry(KvPut("a", b""))[:-1],
+        entry(KvPut("a", b""))[:33] + msgspec.msgpack.encode(["zz", 1, 2]),
+        entry(KvPut("a", b""))[:33] + msgspec.msgpack.encode(["kp", 1, 2]),
+        b"\x02nonsense",
+    ],
+)
+def test_an_unreadable_entry_stops_and_changes_nothing(world: World, bad: bytes) -> None:
+    world.done(KvPut("a", b"1"))
+    before, digest = rows(world.machine), world.machine.digest
+    with pytest.raises(InvariantError):
+        world.machine.apply(2, [(1, entry(KvPut("a", b"2"))), (1, bad)])
+    assert (rows(world.machine), world.machine.digest, world.machine.applied) == (before, digest, 1)
+
+
+def test_a_failing_batch_is_rolled_back_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = filled(str(tmp_path / "state.db"))
+    machine = world.machine
+    before, digest, applied = rows(machine), machine.digest, machine.applied
+
+    def breaks(table: Rows, command: KvPut) -> object:
+        if command.key == "bug":
+            raise ZeroDivisionError
+        return put(table, command)
+
+    monkeypatch.setitem(machine._commands._apply, KvPut, breaks)
+    batch = [(1, entry(KvPut("k1", b"lost"), 90 * SECOND, 1, 20, 20)), (1, entry(KvPut("bug", b"")))]
+    with pytest.raises(ZeroDivisionError):
+        machine.apply(applied + 1, batch)
+    assert (rows(machine), machine.digest, machine.applied) == (before, digest, applied)
+    assert machine.verify()
+    value = machine.query(KvGet("k1"), ALLOW_ALL).value
+    assert isinstance(value, KvPairs)
+    assert value.pairs[0].value != b"lost"
+    machine.apply(applied + 1, batch[:1])
+    assert machine.verify()
+    world.close()
+
+
+def test_a_full_disk_is_named_and_passes(tmp_path: Path) -> None:
+    world = World(str(tmp_path / "state.db"))
+    world.done(KvPut("a", b"1"))
+    connection = world.machine._connection
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    connection.execute(f"PRAGMA max_page_count = {pages}")
+    digest = world.machine.digest
+    with pytest.raises(DiskFullError):
+        world.machine.apply(2, [(1, entry(KvPut("b", bytes(100_000))))])
+    assert (world.machine.applied, world.machine.digest) == (1, digest)
+    assert world.ask(KvGet("a")).index == 1
+    connection.execute("PRAGMA max_page_count = 1000000")
+    world.done(KvPut("b", bytes(100_000)))
+    assert world.machine.verify()
+    world.close()
+
+
+# --- the file -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_reopened_file_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    """Beside a twin that is never closed; both get the same log."""
+    path = str(tmp_path / "state.db")
+    filled(path).close()
+    opened, twin = World(path), filled(":memory:")
+    opened.time = twin.time = 90 * SECOND  # the waiter's deadline passes: timers came back too
+    for world in (opened, twin):
+        world.machine.apply(world.index + 1, [(1, encode_configuration(CONFIGURATION))])
+        world.run(KvPut("k1", b"again"), 1, 19)
+        world.run(KvPut("k1", b"more"), 1, 20)
+    assert rows(opened.machine) == rows(twin.machine)
+    assert opened.machine.digest == twin.machine.digest
+    assert opened.ask(ListLocks()) == twin.ask(ListLocks())
+    opened.close()
+    again = World(path)
+    assert again.machine.configuration == CONFIGURATION
+    assert (again.machine.applied, again.machine.applied_term) == (twin.machine.applied, 1)
+    assert again.machine.state_time == 90 * SECOND
+    assert again.machine.row_counts == twin.machine.row_counts
+    again.close()
+    twin.close()
+
+
+def test_a_file_left_by_a_killed_process_is_whole(tmp_path: Path) -> None:
+    """Copied while open: what a SIGKILL leaves."""
+    world = filled(str(tmp_path / "state.db"))
+    for suffix in ("", "-wal"):
+        shutil.copy(tmp_path / f"state.db{suffix}", tmp_path / f"copy.db{suffix}")
+    copy = Machine.open(str(tmp_path / "copy.db"))
+    assert (copy.applied, copy.digest) == (world.machine.applied, world.machine.digest)
+    copy.close()
+    world.close()
+
+
+def test_checkpoint_empties_the_wal(tmp_path: Path) -> None:
+    world = filled(str(tmp_path / "state.db"))
+    assert world.machine.checkpoint()
+    shutil.copy(tmp_path / "state.db", tmp_path / "copy.db")
+    copy = Machine.open(str(tmp_path / "copy.db"))
+    assert copy.digest == world.machine.digest
+    copy.close()
+    world.close()
+
+
+def test_checkpoint_says_when_a_reader_holds_it_back(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    world = filled(str(path))
+    reader = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT count(*) FROM kv").fetchone()
+    world.done(KvPut("a", b""))
+    assert not world.machine.checkpoint()
+    reader.execute("COMMIT")
+    assert world.machine.checkpoint()
+    reader.close()
+    world.close()
+
+
+@pytest.mark.skipif(shutil.which("sqlite3") is None, reason="the sqlite3 program is not installed")
+def test_the_sqlite3_program_reads_the_file_of_a_running_server(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    world = filled(str(path))
+
+    def asked(sql: str) -> str:
+        command = ["sqlite3", "-readonly", str(path), sql]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
+
+    assert asked("SELECT key, version FROM kv ORDER BY key LIMIT 2") == "k0|2\nk1|3"
+    assert asked("SELECT applied FROM meta") == str(world.index)
+    assert asked("SELECT name, holder, mode FROM locks") == "l|s1|exclusive"
+    world.done(KvPut("seen", b"at once"))
+    assert asked("SELECT value FROM kv WHERE key = 'seen'") == "at once"
+    world.close()
+
+
+def test_damage_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    filled(str(path)).close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE kv SET value = x'00' WHERE key = 'k3'")
+    connection.close()
+    with pytest.raises(DamagedError, match="digest"):
+        Machine.open(str(path))
+
+
+def scribbled(path: Path) -> None:
+    path.write_bytes(b"no database at all, but long enough" * 100)
+
+
+def without_rows(path: Path) -> None:
+    _change(path, "DROP TABLE kv")
+
+
+def without_digests(path: Path) -> None:
+    _change(path, "DELETE FROM digests")
+
+
+def with_odd_digests(path: Path) -> None:
+    _change(path, "UPDATE digests SET digest = 'odd'")
+
+
+def of_another_version(path: Path) -> None:
+    _change(path, "PRAGMA user_version = 99")
+
+
+def _change(path: Path, sql: str) -> None:
+    connection = sqlite3.connect(path)
+    connection.execute(sql)
+    connection.commit()
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    ("damage", "error"),
+    [
+        (scribbled, DamagedError),
+        (without_rows, DamagedError),
+        (without_digests, DamagedError),
+        (with_odd_digests, DamagedError),
+        (of_another_version, StorageError),
+    ],
+)
+def test_a_file_that_can_not_be_used(tmp_path: Path, damage: Callable[[Path], None], error: type[StorageError]) -> None:
+    path = tmp_path / "state.db"
+    filled(str(path)).close()
+    damage(path)
+    with pytest.raises(error, match=r"state\.db"):
+        Machine.open(str(path))
+
+
+def test_a_folder_that_does_not_exist(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="nowhere"):
+        Machine.open(str(tmp_path / "nowhere" / "state.db"))
+
+
+def test_large_values_are_not_kept_in_memory(world: World) -> None:
+    for number in range(50):
+        world.done(KvPut(f"big{number}", bytes(100_000)))
+    world.ask(KvList("big"))
+    assert not world.machine._rows.kv._cache
