@@ -1,0 +1,1 @@
+"""Tests of the consensus core, alone and in small clusters."""
