@@ -165,7 +165,7 @@ def acquire(hold: Hold, clock: Callable[[], float]) -> Steps[None]:
         lock = next(iter(asks.expect(answer.value, Locks).locks), None)
         if lock is not None and lock.holder == hold.session:
             hold.token = lock.token
-        elif index and (lock is None or all(each.session != hold.session for each in lock.waiters)):
+        elif lock is None or all(each.session != hold.session for each in lock.waiters):
             raise TimedOutError(f"lock {of.name!r}: the place in the queue was lost before the lock was granted")
 
 
