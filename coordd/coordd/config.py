@@ -332,7 +332,7 @@ def _nearest(key: str, known: Iterable[str], cutoff: float) -> str | None:
 def _convert(kind: Any, value: Any) -> Any:
     """`value` as a `kind`, or UNSET if it is of another type. A whole number is a number, a truth value is not."""
     if kind is Path:
-        return Path(value) if isinstance(value, str) and value and "\0" not in value else UNSET
+        return Path(value) if isinstance(value, str | Path) and str(value) and "\0" not in str(value) else UNSET
     if kind is float:
         return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else UNSET
     if kind is int:

@@ -127,6 +127,8 @@ class LogSlice(msgspec.Struct, frozen=True, array_like=True):
 
     def terms(self) -> Iterator[Term]:
         """The term of each entry, in order."""
+        if not self.entries:
+            return
         stops = [start for start, _ in self.runs[1:]] + [self.last + 1]
         for (start, term), stop in zip(self.runs, stops, strict=True):
             for _ in range(start, stop):

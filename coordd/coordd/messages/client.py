@@ -592,7 +592,6 @@ class LogRecord(_Row, frozen=True):
     """noop, configuration, or the command's name."""
     text: str
     """The entry for human eyes, secrets left out."""
-    chain: int
 
 
 class LogTail(_Wire, frozen=True, tag="lt"):

@@ -93,7 +93,7 @@ class Raft:
         if r.leading is not None:
             return r.leading.heartbeat_due
         if r.forwarded:
-            oldest = next(iter(r.forwarded.values()))
+            _, oldest = next(iter(r.forwarded.values()))
             return min(r.election_due, oldest + r.settings.election_timeout)
         return r.election_due
 
@@ -102,6 +102,7 @@ class Raft:
     def _restarted(self, event: events.Restarted, now: float) -> None:
         r = self.replica
         r.me, r.boot = event.me, event.boot
+        r.forwarded_number = event.boot << 32
         r.term, r.vote = event.hard_state.term, event.hard_state.vote
         r.saved = HardState(r.term, r.vote, event.hard_state.commit)
         r.log = RaftLog(event.tail, event.tail_previous_term, event.base.index, event.base.term)

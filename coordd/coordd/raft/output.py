@@ -5,7 +5,8 @@ The driver's duties, for each Output, in this order:
 1. Hand `install_snapshot` or `write` to the log writer: a FIFO queue. When it is durable, step `Persisted` or `SnapshotInstalled`.
 2. Send `messages_now`.
 3. Keep `messages_after_persist` until every write handed over so far, this Output's included, is durable; then send
-   those whose term is still the current term and drop the others (rule 97).
+   those whose term is not below the current term by then, and drop the others (rule 97). A granted pre-vote names the
+   term that was asked about, which is above.
 4. Do the rest in any order. Entries up to `committed` may be applied, in order; then step `Applied`.
 5. Step `Ticked` at `next_deadline` if nothing else happened before.
 """

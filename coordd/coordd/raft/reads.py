@@ -30,8 +30,9 @@ def request(r: Replica, event: ReadRequested, now: float) -> None:
     if r.leading is not None:
         _accept(r, r.leading, PendingRead(event.read, None))
     elif r.leader is not None and len(r.forwarded) < r.settings.max_reads:
-        r.forwarded[event.read] = now
-        r.send(ReadIndexRequest(r.term, r.me, r.leader, event.read))
+        r.forwarded_number += 1
+        r.forwarded[r.forwarded_number] = (event.read, now)
+        r.send(ReadIndexRequest(r.term, r.me, r.leader, r.forwarded_number))
     else:
         r.out.reads_ready.append(ReadReady(event.read, None))
 
@@ -45,16 +46,17 @@ def handle_request(r: Replica, message: ReadIndexRequest) -> None:
 
 
 def handle_response(r: Replica, message: ReadIndexResponse) -> None:
-    if r.forwarded.pop(message.request, None) is not None:
-        r.out.reads_ready.append(ReadReady(message.request, message.index))
+    found = r.forwarded.pop(message.request, None)
+    if found is not None:
+        r.out.reads_ready.append(ReadReady(found[0], message.index))
 
 
 def expire_forwarded(r: Replica, now: float) -> None:
     """The question or the answer was lost: let the asker ask again."""
-    for read, since in list(r.forwarded.items()):
+    for request_number, (read, since) in list(r.forwarded.items()):
         if now - since < r.settings.election_timeout:
             break
-        del r.forwarded[read]
+        del r.forwarded[request_number]
         r.out.reads_ready.append(ReadReady(read, None))
 
 

@@ -127,8 +127,10 @@ class Replica:
         self.leading: Leadership | None = None
         self.sessions = 0
         """Number of the last replication session begun."""
-        self.forwarded: dict[int, float] = {}
-        """Reads sent on to the leader, and when."""
+        self.forwarded: dict[int, tuple[int, float]] = {}
+        """Reads sent on to the leader, in that order: number of the request → (the asker's number, when)."""
+        self.forwarded_number = 0
+        """Of the last request. Begins with the boot id: an answer meant for an earlier life must match none of this one."""
         self.reported: Index = 0
         """What `Output.committed` said last."""
         self.recount = False
@@ -219,7 +221,7 @@ class Replica:
         self.leading = None
 
     def _drop_forwarded_reads(self) -> None:
-        self.out.reads_ready += [ReadReady(read, None) for read in self.forwarded]
+        self.out.reads_ready += [ReadReady(read, None) for read, _ in self.forwarded.values()]
         self.forwarded = {}
 
     # --- configurations -----------------------------------------------------------------------------------------------

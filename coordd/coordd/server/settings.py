@@ -201,7 +201,7 @@ class ServerEntry:
 class JoinSettings:
     """[join]: any member of the cluster that this server is to join."""
 
-    address: str = setting("the member's Raft address", form=ADDRESS)
+    address: str = setting("the member's client address", form=ADDRESS)
     public_key: str = setting("the member's public key", form=PUBLIC_KEY)
 
 

@@ -255,6 +255,10 @@ class LogStore:
                 entries.append(data)
         return previous_term, LogSlice(first, entries, term_runs(first, terms))
 
+    def chain_at(self, index: Index) -> int | None:
+        """The chain at an index; None if it is compacted away or not there yet."""
+        return self._place(index)[1] if self._base.index <= index <= self._last else None
+
     def _place(self, index: Index) -> tuple[Term, int]:
         """Term and chain of the entry at `index`, which may be the base."""
         if index == self._base.index:

@@ -59,7 +59,6 @@ class _Scan(msgspec.Struct):
 
     index: Index
     chain: int
-    previous_term: Term
     tail: deque[tuple[Term, bytes]]
     tail_bytes: int
     tail_previous_term: Term
@@ -129,7 +128,7 @@ def _scan(
     connection: sqlite3.Connection, path: Path, base: Base, mark: Mark, tail_bytes: int, last: Index | None = None
 ) -> _Scan:
     """Verify the entries behind the base, up to `last` if given."""
-    scan = _Scan(base.index, base.chain, base.term, deque(), 0, base.term, [], None)
+    scan = _Scan(base.index, base.chain, deque(), 0, base.term, [], None)
     if mark.last == base.index:
         scan.chain_at_mark = base.chain
     rows = connection.execute(
@@ -156,9 +155,9 @@ def _verify(scan: _Scan, row: tuple[Index, Term, int, bytes, int], path: Path) -
     if index != scan.index + 1:
         raise DamagedError(f"{path} is damaged (entry {scan.index + 1} is missing)")
     scan.chain = chain_of(scan.chain, index, term, data)
-    if scan.chain != chain or data[:1] != bytes([kind & 0xFF]) or term < scan.previous_term:
+    if scan.chain != chain or data[:1] != bytes([kind & 0xFF]):
         raise DamagedError(f"{path} is damaged (entry {index} does not match its checksum)")
-    scan.index, scan.previous_term = index, term
+    scan.index = index
 
 
 def _configuration(data: bytes, index: Index, path: Path) -> Configuration:

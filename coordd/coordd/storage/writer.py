@@ -21,9 +21,11 @@ from coordd.types import Base, Index, LogSlice, LogWrite, ServerId, Term
 
 __all__ = [
     "BaseInstalled",
+    "ChainFound",
     "CompactLog",
     "Completion",
     "DiskFull",
+    "FindChain",
     "InstallBase",
     "Job",
     "LogCompacted",
@@ -49,6 +51,12 @@ class ReadLog(msgspec.Struct, frozen=True):
     session: int
     first: Index
     max_bytes: int
+
+
+class FindChain(msgspec.Struct, frozen=True):
+    """The chained checksum at an index, for a snapshot of the state there; answered by `ChainFound`."""
+
+    index: Index
 
 
 class CompactLog(msgspec.Struct, frozen=True):
@@ -79,6 +87,13 @@ class LogRead(msgspec.Struct, frozen=True):
     slice: LogSlice | None
 
 
+class ChainFound(msgspec.Struct, frozen=True):
+    """`chain` None: the index is compacted away, or was never there."""
+
+    index: Index
+    chain: int | None
+
+
 class LogCompacted(msgspec.Struct, frozen=True):
     """The base is durable, completed with the log's own term and chain."""
 
@@ -103,8 +118,8 @@ class WriterFailed(msgspec.Struct, frozen=True):
     error: CoorddError
 
 
-Job: TypeAlias = LogWrite | ReadLog | CompactLog | InstallBase
-Completion: TypeAlias = WritesDone | LogRead | LogCompacted | BaseInstalled | DiskFull | WriterFailed
+Job: TypeAlias = LogWrite | ReadLog | FindChain | CompactLog | InstallBase
+Completion: TypeAlias = WritesDone | LogRead | ChainFound | LogCompacted | BaseInstalled | DiskFull | WriterFailed
 
 
 class LogWriter:
@@ -251,6 +266,8 @@ class LogWriter:
             case ReadLog(peer, session, first, max_bytes):
                 previous_term, entries = self._store.read(first, max_bytes) or (0, None)
                 self._finish(LogRead(peer, session, previous_term, entries))
+            case FindChain(index):
+                self._finish(ChainFound(index, self._store.chain_at(index)))
             case CompactLog(base):
                 self._finish(LogCompacted(self._store.set_base(base)))
             case InstallBase(base):

@@ -1,0 +1,221 @@
+"""What a client may ask of a server, and who judges it: one table of request kinds, one authorizer for every door.
+
+A request is decoded, its deadline fixed (monotonic, from the budget it carries), its token resolved in the applied state, and
+then it goes to the part that answers it: writes to `proposals`, reads to `reads`, subscriptions to `watches`, the operator's
+requests to `operator`. A kind without an entry in the table does not get past start-up.
+"""
+
+from collections.abc import Callable
+from typing import Any, get_args
+
+import msgspec
+
+from coordd.acl.authorizer import Authorizer
+from coordd.errors import (
+    BusyError,
+    DeniedError,
+    InvalidError,
+    InvariantError,
+    NotFoundError,
+    NotLeaderError,
+    RequestError,
+    TransportError,
+    invariant,
+)
+from coordd.messages import client as wire
+from coordd.messages.codec import MAX_COMMAND_BYTES, decode_request
+from coordd.messages.command import Command, RegisterClient, command_decoder, encode
+from coordd.messages.entry import CommandHeader, encode_command
+from coordd.server.node import Node
+from coordd.server.operator import Operator
+from coordd.server.proposals import Proposals
+from coordd.server.reads import Reads
+from coordd.server.terms import LeaderDuties
+from coordd.server.waiting import Answers, Waiter, error_body
+from coordd.server.watches import Watches
+
+__all__ = ["Api"]
+
+_LONGEST_BUDGET_MS = 3_600_000
+
+
+class Api:
+    """Requests in; answers leave through `answers`, now or later. One thread."""
+
+    def __init__(
+        self,
+        *,
+        node: Node,
+        answers: Answers,
+        proposals: Proposals,
+        reads: Reads,
+        watches: Watches,
+        duties: LeaderDuties,
+        operator: Operator,
+        beats: Callable[[str], None],
+        wall: Callable[[], float],
+    ) -> None:
+        """`beats` passes an agent's sign of life on to the leader; `wall` is the wall clock, for the state time."""
+        self._node = node
+        self._answers = answers
+        self._proposals = proposals
+        self._reads = reads
+        self._watches = watches
+        self._duties = duties
+        self._operator = operator
+        self._beats = beats
+        self._wall = wall
+        self._handlers: dict[type, Callable[[wire.Request, Any, Waiter, float], wire.ReplyBody | None]] = {
+            wire.Write: self._write,
+            wire.Read: self._read,
+            wire.Subscribe: self._subscribe,
+            wire.Credit: self._credit,
+            wire.Unsubscribe: self._unsubscribe,
+            wire.Keepalive: self._keepalive,
+            wire.RenewSession: self._renew_session,
+            wire.AgentBeat: self._agent_beat,
+            wire.ServersRequest: self._servers,
+            wire.InfoRequest: self._info,
+            wire.BootstrapRequest: self._operate,
+            wire.AddServerRequest: self._operate,
+            wire.RemoveServerRequest: self._operate,
+            wire.TransferRequest: self._operate,
+            wire.LogRequest: self._operate,
+        }
+        missing = set(get_args(wire.Body)) - set(self._handlers)
+        invariant(not missing, "request kinds without a handler", missing=missing)
+
+    def handle(self, connection: bytes, frame: bytes, now: float) -> None:
+        """One request. What can't be read is dropped: whoever sent it speaks another protocol."""
+        try:
+            request = decode_request(frame)
+        except TransportError:
+            return
+        budget = min(request.budget_ms, _LONGEST_BUDGET_MS) / 1000
+        waiter = Waiter(connection, request.id, now + budget)
+        try:
+            body = self._handlers[type(request.body)](request, request.body, waiter, now)
+        except InvariantError:
+            raise
+        except RequestError as error:
+            body = error_body(error)
+        if body is not None:
+            self._answers.answer(waiter, body)
+
+    # --- who asks -----------------------------------------------------------------------------------------------------
+
+    def _authorizer(self, token: str) -> tuple[str, Authorizer]:
+        found = self._node.machine.authorizer(token)
+        if found is None:
+            raise DeniedError("ACL token not found: it is unknown here, or was deleted")
+        return found
+
+    def _demand(self, token: str, item: Command | wire.Query) -> tuple[str, Authorizer]:
+        """Accessor and authorizer of a token that may do this. Raises: DeniedError."""
+        accessor, authorizer = self._authorizer(token)
+        for permission in self._node.machine.required(item):
+            if not permission.granted(authorizer):
+                what = f' on "{permission.name}"' if permission.name else ""
+                raise DeniedError(f"permission denied: {permission.resource}:{permission.access}{what} is needed")
+        return accessor, authorizer
+
+    def _demand_operator(self, token: str, access: str) -> None:
+        _, authorizer = self._authorizer(token)
+        if not authorizer.allows("operator", "", access):  # type: ignore[arg-type]
+            raise DeniedError(f"permission denied: operator:{access} is needed")
+
+    # --- writes -------------------------------------------------------------------------------------------------------
+
+    def _write(self, request: wire.Request, body: wire.Write, waiter: Waiter, now: float) -> wire.ReplyBody | None:
+        self._must_lead()
+        raw = bytes(body.command)
+        if len(raw) > MAX_COMMAND_BYTES:
+            raise InvalidError(f"the command has {len(raw)} bytes, {MAX_COMMAND_BYTES} are allowed")
+        try:
+            command = command_decoder.decode(raw)
+        except msgspec.MsgspecError as error:
+            raise InvalidError(f"unreadable command: {error}") from error
+        self._demand(request.token, command)
+        if isinstance(command, RegisterClient) and body.client:
+            raise InvalidError("a registration carries no client number")
+        if body.client:
+            self._duties.client_heard(body.client, now)
+        state_time = self._duties.state_time(now, self._wall())
+        self._proposals.add(
+            encode_command(CommandHeader(state_time, body.client, body.number, body.lowest), raw), waiter
+        )
+        return None
+
+    def propose(self, command: Command, now: float) -> None:
+        """A command of the leader itself; nobody waits for it."""
+        header = CommandHeader(self._duties.state_time(now, self._wall()), 0, 0, 0)
+        self._proposals.add(encode_command(header, encode(command)), None)
+
+    def _must_lead(self) -> None:
+        if not self._node.ready:
+            if self._node.leading:
+                raise BusyError("the leader has just been elected and is catching up: try again")
+            raise NotLeaderError("this server does not lead", self._operator.leader_address())
+
+    # --- reads --------------------------------------------------------------------------------------------------------
+
+    def _read(self, request: wire.Request, body: wire.Read, waiter: Waiter, now: float) -> wire.ReplyBody | None:
+        self._demand(request.token, body.query)
+        if body.consistency == "default":
+            self._must_lead()
+        self._reads.ask(waiter, request.token, body, now)
+        return None
+
+    def _subscribe(self, request: wire.Request, body: wire.Subscribe, waiter: Waiter, now: float) -> None:
+        self._demand(request.token, body.query)
+        self._watches.subscribe(waiter, request.token, body, now)
+
+    def _credit(self, request: wire.Request, body: wire.Credit, waiter: Waiter, now: float) -> None:
+        self._watches.credit(waiter.connection, body.subscription, body.credit, now)
+
+    def _unsubscribe(self, request: wire.Request, body: wire.Unsubscribe, waiter: Waiter, now: float) -> wire.Ok:
+        self._watches.unsubscribe(waiter.connection, body.subscription)
+        return wire.Ok()
+
+    # --- signs of life ------------------------------------------------------------------------------------------------
+
+    def _keepalive(self, request: wire.Request, body: wire.Keepalive, waiter: Waiter, now: float) -> wire.Ok:
+        self._watches.heard(waiter.connection, now)
+        if body.client:
+            self._must_lead()
+            self._duties.client_heard(body.client, now)
+        return wire.Ok()
+
+    def _renew_session(
+        self, request: wire.Request, body: wire.RenewSession, waiter: Waiter, now: float
+    ) -> wire.Renewed:
+        """Only a leader under its lease: a deposed one could promise what its successor does not know of."""
+        self._must_lead()
+        if not self._node.raft.lease_valid(now):
+            raise BusyError("the leader is confirming that it leads: try again")
+        self._duties.demand_session(request.token, body.session, self._authorizer)
+        ttl_ms = self._duties.renew(body.session, now)
+        if ttl_ms is None:
+            raise NotFoundError(f"session {body.session} does not exist, has no TTL, or is expiring")
+        return wire.Renewed(ttl_ms)
+
+    def _agent_beat(self, request: wire.Request, body: wire.AgentBeat, waiter: Waiter, now: float) -> wire.BeatTaken:
+        _, authorizer = self._authorizer(request.token)
+        if not authorizer.allows("node", body.node, "write"):
+            raise DeniedError(f'permission denied: node:write on "{body.node}" is needed')
+        self._watches.heard(waiter.connection, now)
+        self._beats(body.node)
+        return wire.BeatTaken(self._duties.beat_interval_ms())
+
+    # --- about the cluster --------------------------------------------------------------------------------------------
+
+    def _servers(self, request: wire.Request, body: wire.ServersRequest, waiter: Waiter, now: float) -> wire.ReplyBody:
+        return self._operator.servers()
+
+    def _info(self, request: wire.Request, body: wire.InfoRequest, waiter: Waiter, now: float) -> wire.ReplyBody:
+        self._demand_operator(request.token, "read")
+        return self._operator.info(now)
+
+    def _operate(self, request: wire.Request, body: Any, waiter: Waiter, now: float) -> wire.ReplyBody | None:
+        self._demand_operator(request.token, "read" if isinstance(body, wire.LogRequest) else "write")
+        return self._operator.handle(body, waiter, now)

@@ -1,0 +1,89 @@
+"""`coordd --config FILE`: one server.
+
+Exit codes: 0 clean, 2 configuration, 3 storage damaged or failed, 4 address or data folder in use. SIGTERM and SIGINT hand
+leadership over and end within three seconds; a second one ends at once.
+"""
+
+import argparse
+import gc
+import os
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+
+from coordd.config import load
+from coordd.errors import ConfigError, CoorddError, InUseError, StorageError
+from coordd.server.daemon import Daemon
+from coordd.server.log_output import open_log
+from coordd.server.settings import ServerSettings
+
+__all__ = ["main"]
+
+_SWITCH_SECONDS = 0.0005
+"""How long a helper thread may hold the interpreter while the loop wants it."""
+_GC_THRESHOLDS = (50_000, 20, 100)
+
+
+def main() -> None:
+    """Entry point of the `coordd` script."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """The process's exit code."""
+    options = _parse(arguments)
+    try:
+        settings = load(ServerSettings, options.config)
+    except ConfigError as error:
+        return _refuse(error)
+    log = open_log(options.log_format or settings.log_format, settings.log_level, name=settings.name)
+    try:
+        daemon = Daemon(settings, log)
+    except CoorddError as error:
+        return _refuse(error)
+    _obey_signals(daemon)
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_GC_THRESHOLDS)
+    try:
+        daemon.run()
+    except CoorddError as error:
+        log.error("stopped", reason=str(error), exc_info=not isinstance(error, StorageError | ConfigError))
+        return _exit_code(error)
+    daemon.close()
+    log.info("stopped")
+    return 0
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="coordd", description="One server of a coordd cluster.")
+    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="settings, see configs/server.toml")
+    parser.add_argument("--log-format", choices=("text", "json"), help="overrides log_format of the file")
+    return parser.parse_args(arguments)
+
+
+def _refuse(error: CoorddError) -> int:
+    print(f"coordd: {error}", file=sys.stderr)
+    return _exit_code(error)
+
+
+def _exit_code(error: CoorddError) -> int:
+    if isinstance(error, ConfigError):
+        return 2
+    return 4 if isinstance(error, InUseError) else 3
+
+
+def _obey_signals(daemon: Daemon) -> None:
+    asked = False
+
+    def obey(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            os._exit(1)
+        asked = True
+        daemon.stop()
+
+    signal.signal(signal.SIGTERM, obey)
+    signal.signal(signal.SIGINT, obey)

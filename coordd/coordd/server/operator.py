@@ -1,0 +1,353 @@
+"""The operator's requests: founding the cluster, membership, leadership, a look at the log, figures.
+
+Changes of membership take more than one step, and the one who asked hears when the last is done: adding waits for the new
+server's hello and then for the commit of the entry; removing waits until the server is out; a transfer until another leads.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from coordd.errors import (
+    BusyError,
+    ConflictError,
+    InvalidError,
+    NotFoundError,
+    NotLeaderError,
+    RequestError,
+    TimedOutError,
+)
+from coordd.messages import client as wire
+from coordd.raft.events import AddServer, ChangeRequested, RemoveServer
+from coordd.raft.output import Accepted, Refusal
+from coordd.server.founding import Founding
+from coordd.server.log_text import log_record
+from coordd.server.node import Node
+from coordd.server.observed import Observed
+from coordd.server.proposals import refusal_error
+from coordd.server.roster import Contact, Roster
+from coordd.server.waiting import Answers, Waiter, error_body
+from coordd.storage.writer import Job, LogRead, ReadLog
+from coordd.types import Index, Member, ServerId
+
+__all__ = ["Operator"]
+
+_LOG_COUNT = 1000
+_LOG_BYTES = 1024 * 1024
+_LOG_PEER = ServerId("log")
+"""Marks log reads that are made for the operator."""
+
+
+@dataclass(slots=True)
+class _Adding:
+    waiter: Waiter
+    contact: Contact
+    request: wire.AddServerRequest
+
+
+@dataclass(slots=True)
+class _Until:
+    """An answer that waits for a fact."""
+
+    waiter: Waiter
+    done: Callable[[], bool]
+    text: Callable[[], str]
+
+
+class Operator:
+    """Mutable; one per server."""
+
+    def __init__(
+        self,
+        *,
+        node: Node,
+        answers: Answers,
+        roster: Roster,
+        founding: Founding,
+        observed: Observed,
+        submit: Callable[[Job], None],
+        roster_changed: Callable[[], None],
+        cluster: Callable[[], tuple[str, str]],
+        figures: Callable[[], dict[str, str | int | float | bool]],
+    ) -> None:
+        """`cluster`: (id, name); `figures`: what the daemon adds to `info`."""
+        self._node = node
+        self._answers = answers
+        self._roster = roster
+        self._founding = founding
+        self._observed = observed
+        self._submit = submit
+        self._roster_changed = roster_changed
+        self._cluster = cluster
+        self._figures = figures
+        self._adding: list[_Adding] = []
+        self._until: list[_Until] = []
+        self._log_readers: dict[int, tuple[Waiter, int]] = {}
+        self._log_number = 0
+        self.founding_asked = False
+        self._founders: list[Waiter] = []
+
+    # --- requests -----------------------------------------------------------------------------------------------------
+
+    def handle(self, body: wire.Body, waiter: Waiter, now: float) -> wire.ReplyBody | None:
+        """Raises: RequestError."""
+        match body:
+            case wire.BootstrapRequest():
+                self._bootstrap(waiter)
+            case wire.AddServerRequest():
+                self._add(body, waiter)
+            case wire.RemoveServerRequest():
+                self._remove(body, waiter, now)
+            case wire.TransferRequest():
+                self._transfer(body, waiter, now)
+            case wire.LogRequest():
+                self._read_log(body, waiter)
+            case _:
+                raise InvalidError("this is no request for a server")
+        return None
+
+    def _bootstrap(self, waiter: Waiter) -> None:
+        if self._node.configuration is not None:
+            raise ConflictError("this server belongs to a cluster already")
+        if not self._roster.listed():
+            raise ConflictError("this server is to join a cluster, not to found one: its configuration has [join]")
+        self.founding_asked = True
+        self._founders.append(waiter)
+
+    def founded(self) -> None:
+        self._end_founding(wire.Ok(1, "the cluster is founded"))
+
+    def founding_failed(self, error: RequestError) -> None:
+        self.founding_asked = False
+        self._end_founding(error_body(error))
+
+    def _end_founding(self, body: wire.ReplyBody) -> None:
+        for waiter in self._founders:
+            self._answers.answer(waiter, body)
+        self._founders = []
+
+    def _must_lead(self) -> None:
+        if not self._node.ready:
+            raise NotLeaderError("this server does not lead", self.leader_address())
+
+    def _add(self, request: wire.AddServerRequest, waiter: Waiter) -> None:
+        self._must_lead()
+        contact = Contact(request.name, request.raft_address, request.client_address, request.public_key)
+        configuration = self._node.configuration
+        known = configuration.named(request.name) if configuration else None
+        if known is not None and request.replaces not in (known.name, known.id):
+            raise ConflictError(f"server {request.name} is a member already; name it with --replaces to replace it")
+        self._roster.expect(contact)
+        self._roster_changed()
+        self._adding.append(_Adding(waiter, contact, request))
+
+    def _remove(self, request: wire.RemoveServerRequest, waiter: Waiter, now: float) -> None:
+        self._must_lead()
+        server = self._find(request.server)
+        self._begin(self._node.change(ChangeRequested(RemoveServer(server), request.force), now))
+
+        def gone() -> bool:
+            configuration = self._node.raft.replica.configuration_at(self._node.raft.replica.log.commit)[1]
+            return configuration is not None and configuration.member(server) is None
+
+        self._until.append(_Until(waiter, gone, lambda: f"{server} is removed"))
+
+    def _transfer(self, request: wire.TransferRequest, waiter: Waiter, now: float) -> None:
+        self._must_lead()
+        target = self._find(request.server) if request.server else None
+        if target == self._node.raft.replica.me:
+            raise ConflictError(f"server {request.server} leads already")
+        chosen = self._node.transfer(target, now)
+        if isinstance(chosen, Refusal):
+            raise refusal_error(chosen)
+        term = self._node.raft.replica.term
+
+        def ended() -> bool:
+            replica = self._node.raft.replica
+            taken_over = replica.term > term and replica.leader is not None
+            return taken_over or (replica.leading is not None and replica.leading.transfer is None)
+
+        def outcome() -> str:
+            leader = self._node.raft.replica.leader
+            return f"{leader} leads now" if leader != self._node.raft.replica.me else "failed"
+
+        self._until.append(_Until(waiter, ended, outcome))
+
+    def _begin(self, answer: Accepted | Refusal) -> None:
+        if isinstance(answer, Refusal):
+            if answer in (Refusal.UNKNOWN_SERVER,):
+                raise NotFoundError(answer.value)
+            if answer in (Refusal.NOT_LEADER, Refusal.BUSY, Refusal.TRANSFERRING, Refusal.NOT_READY):
+                raise refusal_error(answer)
+            if answer is Refusal.CHANGE_PENDING:
+                raise BusyError(answer.value)
+            raise ConflictError(answer.value)
+
+    def _find(self, name: str) -> ServerId:
+        configuration = self._node.configuration
+        if configuration is not None:
+            member = configuration.member(ServerId(name)) or configuration.named(name)
+            if member is not None:
+                return member.id
+        raise NotFoundError(f"no server {name} in the configuration")
+
+    # --- going on -----------------------------------------------------------------------------------------------------
+
+    def turn(self, now: float) -> None:
+        """About ten times a second: what was waited for may have happened."""
+        for adding in list(self._adding):
+            try:
+                settled = self._go_on_adding(adding, now)
+            except RequestError as error:
+                self._answers.answer(adding.waiter, error_body(error))
+                settled = True
+            if settled:
+                self._adding.remove(adding)
+                self._roster.expect_no_more(adding.contact.name)
+                self._roster_changed()
+        still = []
+        for until in self._until:
+            if until.done():
+                text = until.text()
+                failed = text == "failed"
+                body: wire.ReplyBody = (
+                    error_body(BusyError("the chosen server did not take over in time")) if failed else wire.Ok(0, text)
+                )
+                self._answers.answer(until.waiter, body)
+            elif until.waiter.deadline <= now:
+                self._answers.answer(until.waiter, error_body(TimedOutError("not finished in time; it may yet happen")))
+            else:
+                still.append(until)
+        self._until = still
+        late = [waiter for waiter in self._founders if waiter.deadline <= now]
+        for waiter in late:
+            missing = ", ".join(self._founding.missing(self._roster.listed())) or "nobody"
+            self._answers.answer(waiter, error_body(TimedOutError(f"still waiting for the hello of: {missing}")))
+            self._founders.remove(waiter)
+
+    def _go_on_adding(self, adding: _Adding, now: float) -> bool:
+        """True: over. Raises: RequestError."""
+        self._must_lead()
+        if adding.waiter.deadline <= now:
+            raise TimedOutError(
+                f"server {adding.contact.name} has not said hello from {adding.contact.raft_address} under that key;"
+                " nothing was changed"
+            )
+        server = self._roster.identity_under(adding.contact.public_key)
+        if server is None:
+            return False
+        request, contact = adding.request, adding.contact
+        member = Member(
+            server,
+            contact.raft_address,
+            contact.client_address,
+            contact.public_key,
+            voter=False,
+            promote=not request.learner,
+        )
+        replaces = self._find(request.replaces) if request.replaces else None
+        answer = self._node.change(ChangeRequested(AddServer(member, replaces), request.force), now)
+        if answer in (Refusal.CHANGE_PENDING, Refusal.NOT_READY, Refusal.TRANSFERRING):
+            return False
+        self._begin(answer)
+        index = answer.first if isinstance(answer, Accepted) else 0
+        self._until.append(
+            _Until(
+                adding.waiter,
+                lambda: self._node.machine.applied >= index,
+                lambda: f"{server} is a learner" + ("" if request.learner else " and becomes a voter when caught up"),
+            )
+        )
+        return True
+
+    # --- the log ------------------------------------------------------------------------------------------------------
+
+    def _read_log(self, request: wire.LogRequest, waiter: Waiter) -> None:
+        log = self._node.raft.replica.log
+        count = max(1, min(request.count, _LOG_COUNT))
+        first: Index = request.first or max(log.base_index + 1, log.durable - count + 1)
+        self._log_number += 1
+        self._log_readers[self._log_number] = (waiter, count)
+        self._submit(ReadLog(_LOG_PEER, self._log_number, max(first, log.base_index + 1), _LOG_BYTES))
+
+    def log_read(self, read: LogRead) -> bool:
+        """True: it was ours."""
+        if read.peer != _LOG_PEER:
+            return False
+        waiter, count = self._log_readers.pop(read.session)
+        records: tuple[wire.LogRecord, ...] = ()
+        if read.slice is not None:
+            piece = read.slice
+            rows = zip(range(piece.first, piece.last + 1), piece.terms(), piece.entries, strict=True)
+            records = tuple(log_record(index, term, entry) for index, term, entry in list(rows)[:count])
+        self._answers.answer(waiter, wire.LogTail(records))
+        return True
+
+    # --- what there is ------------------------------------------------------------------------------------------------
+
+    def leader_address(self) -> str:
+        """Client address of the server believed to lead; "" if none is."""
+        replica = self._node.raft.replica
+        configuration = replica.configuration
+        if replica.leader is None or configuration is None or replica.leader == replica.me:
+            return ""
+        member = configuration.member(replica.leader)
+        return member.client_address if member else ""
+
+    def servers(self) -> wire.Servers:
+        cluster_id, cluster_name = self._cluster()
+        replica = self._node.raft.replica
+        configuration = replica.configuration
+        if configuration is None:
+            listed = [
+                wire.ServerInfo(ServerId(c.name), c.raft_address, c.client_address, c.public_key, True, False)
+                for _, c in sorted(self._roster.listed().items())
+            ]
+            return wire.Servers("", cluster_name, tuple(listed))
+        members = [
+            wire.ServerInfo(
+                m.id, m.raft_address, m.client_address, m.public_key, m.voter, leader=m.id == replica.leader
+            )
+            for m in configuration.members
+        ]
+        return wire.Servers(cluster_id, cluster_name, tuple(members), replica.configuration_index)
+
+    def info(self, now: float) -> wire.Info:
+        node, replica = self._node, self._node.raft.replica
+        log = replica.log
+        figures: dict[str, str | int | float | bool] = {
+            "server": str(replica.me),
+            "role": replica.role.value,
+            "term": replica.term,
+            "leader": replica.leader or "",
+            "last_index": log.last,
+            "durable_index": log.durable,
+            "commit_index": log.commit,
+            "applied_index": node.machine.applied,
+            "base_index": log.base_index,
+            "refilling": replica.refilling,
+            "lease": node.raft.lease_valid(now),
+            "disk_full": node.disk_full,
+            "acl_enabled": node.machine.acl_enabled,
+            "state_digest": f"{node.machine.digest:032x}",
+        }
+        figures |= {name: getattr(self._observed, name) for name in Observed.__slots__}
+        figures |= self._figures()
+        return wire.Info(figures, self._peers(now))
+
+    def _peers(self, now: float) -> tuple[wire.PeerInfo, ...]:
+        replica = self._node.raft.replica
+        configuration, leading = replica.configuration, replica.leading
+        rows = []
+        for member in configuration.members if configuration else ():
+            role = "voter" if member.voter else "learner"
+            if configuration and member.id in configuration.leaving:
+                role = "leaving"
+            if member.id == replica.leader:
+                role = "leader"
+            progress = leading.peers.get(member.id) if leading else None
+            contact = int((now - progress.contact) * 1000) if progress else -1
+            if leading and member.id == replica.me:
+                rows.append(wire.PeerInfo(member.id, role, replica.log.durable, 0))
+            else:
+                rows.append(wire.PeerInfo(member.id, role, progress.match if progress else 0, contact))
+        return tuple(rows)

@@ -1,0 +1,214 @@
+"""Reads of every consistency (thesis 6.4, design: reads).
+
+`default`: the leader under its lease, checked again after the value was produced; without a valid lease it falls back to a
+read index. `consistent`: a read index, from whatever server. `stale`: this server's state as it is, with its age. Reads that
+come in one slice of the loop share one read index. A blocking read first asks whether its topics have passed its index, and
+sleeps in `watches` if not; what wakes it is evaluated with the same consistency again.
+"""
+
+from dataclasses import dataclass
+
+from coordd.errors import BusyError, DeniedError, NoLeaderError, RequestError, TimedOutError
+from coordd.messages.client import Read, ReadResult, ReplyBody, View
+from coordd.raft.output import ReadReady
+from coordd.server.node import Node
+from coordd.server.waiting import Answers, Waiter, error_body
+from coordd.server.watches import BlockedRead, Subscription, Watches
+from coordd.state.machine import Answer
+from coordd.types import Index
+
+__all__ = ["Reads"]
+
+_MOST_A_SLICE = 256
+"""Watches evaluated in one turn of the loop."""
+
+
+@dataclass(slots=True, frozen=True)
+class _Asked:
+    waiter: Waiter
+    token: str
+    read: Read
+    until: float
+    """End of a blocking read's wait; then the present state is the answer."""
+
+
+class Reads:
+    """Mutable; one per server."""
+
+    def __init__(self, *, node: Node, answers: Answers, watches: Watches, limit: int, longest_wait: float) -> None:
+        self._node = node
+        self._answers = answers
+        self._watches = watches
+        self._limit = limit
+        self._longest_wait = longest_wait
+        self._next: list[_Asked] = []
+        """Waiting for the slice's end to share a read index."""
+        self._confirming: dict[int, list[_Asked]] = {}
+        self._ready: list[ReadReady] = []
+        """Told by the core during a step; handled in `turn`."""
+        self._applying: list[tuple[Index, list[_Asked]]] = []
+        """Confirmed; waiting for the state to apply the index."""
+        self._number = 0
+        self._count = 0
+
+    def ask(self, waiter: Waiter, token: str, read: Read, now: float) -> None:
+        """Answer now, or later through `answers`. Raises: RequestError."""
+        until = now + min(read.wait_ms / 1000, self._longest_wait) if read.index else now
+        self._go(_Asked(waiter, token, read, min(until, waiter.deadline)), now)
+
+    def told(self, ready: list[ReadReady]) -> None:
+        """From the core, in the middle of a step: only noted."""
+        self._ready += ready
+
+    def turn(self, now: float) -> None:
+        """Once a turn of the loop: ask the core, take its answers, answer what can be answered."""
+        if self._next:
+            asked, self._next = self._next, []
+            self._number += 1
+            self._confirming[self._number] = asked
+            self._node.read(self._number, now)
+        while self._ready:
+            ready, self._ready = self._ready, []
+            for one in ready:
+                self._confirmed(one, now)
+        if self._applying:
+            self._answer_applied(now)
+        for watch in self._watches.take_due(_MOST_A_SLICE):
+            self._woken(watch, now)
+
+    def expire(self, now: float) -> None:
+        """Drop those whose client has stopped waiting. To be called now and then."""
+        body = error_body(TimedOutError("the deadline passed before the read was confirmed"))
+        for number, asked in list(self._confirming.items()):
+            self._confirming[number] = self._keep_timely(asked, now, body)
+            if not self._confirming[number]:
+                del self._confirming[number]
+        self._applying = [(index, self._keep_timely(asked, now, body)) for index, asked in self._applying]
+
+    def _keep_timely(self, asked: list[_Asked], now: float, body: ReplyBody) -> list[_Asked]:
+        late = [one for one in asked if one.waiter.deadline <= now]
+        for one in late:
+            self._count -= 1
+            self._answers.answer(one.waiter, body)
+        return [one for one in asked if one.waiter.deadline > now] if late else asked
+
+    # --- the ways to an answer ----------------------------------------------------------------------------------------
+
+    def _go(self, asked: _Asked, now: float) -> None:
+        match asked.read.consistency:
+            case "stale":
+                self._node.observed.reads_stale += 1
+                self._stale(asked, now)
+            case "default" if self._node.ready and self._node.raft.lease_valid(now):
+                self._node.observed.reads_lease += 1
+                self._evaluate(asked, now, under_lease=True)
+            case _:
+                self._node.observed.reads_index += 1
+                self._by_index(asked)
+
+    def _by_index(self, asked: _Asked) -> None:
+        if self._count >= self._limit:
+            raise BusyError("too many reads wait: try again")
+        self._count += 1
+        self._next.append(asked)
+
+    def _stale(self, asked: _Asked, now: float) -> None:
+        age = self._node.age(now)
+        bound = asked.read.max_stale_ms
+        if bound and (age is None or age * 1000 > bound):
+            raise NoLeaderError(f"this server's state may be older than {bound} ms: ask another, or without the bound")
+        self._evaluate(asked, now, age=age)
+
+    def _confirmed(self, ready: ReadReady, now: float) -> None:
+        asked = self._confirming.pop(ready.read, [])
+        if ready.index is None:
+            self._count -= len(asked)
+            body = error_body(NoLeaderError("no leader confirmed the read: try again"))
+            for one in asked:
+                self._answers.answer(one.waiter, body)
+        elif asked:
+            self._applying.append((ready.index, asked))
+
+    def _answer_applied(self, now: float) -> None:
+        applied = self._node.machine.applied
+        still: list[tuple[Index, list[_Asked]]] = []
+        for index, asked in self._applying:
+            if index > applied:
+                still.append((index, asked))
+                continue
+            self._count -= len(asked)
+            for one in asked:
+                try:
+                    self._evaluate(one, now)
+                except RequestError as error:
+                    self._answers.answer(one.waiter, error_body(error))
+        self._applying = still
+
+    def _evaluate(self, asked: _Asked, now: float, *, under_lease: bool = False, age: float | None = 0.0) -> None:
+        """Answer from the state as it is, or go to sleep until it changes."""
+        read = asked.read
+        if read.index and asked.until > now:
+            machine = self._node.machine
+            if max(1, machine.topic_index(machine.topics(read.query))) <= read.index:
+                self._watches.block(asked.waiter, asked.token, read, asked.until)
+                return
+        answer = self._answer(asked.token, read)
+        if under_lease and not self._node.lease_still_valid():
+            self._by_index(asked)
+            return
+        self._answers.answer(
+            asked.waiter,
+            ReadResult(
+                answer.index,
+                answer.value,
+                age_ms=-1 if age is None else int(age * 1000),
+                known_leader=self._node.raft.replica.leader is not None,
+                filtered=answer.filtered,
+            ),
+        )
+
+    def _answer(self, token: str, read: Read) -> Answer:
+        """The token is judged at each evaluation: it may have been deleted while the read slept."""
+        found = self._node.machine.authorizer(token)
+        if found is None:
+            raise DeniedError("ACL token not found: it is unknown here, or was deleted")
+        accessor, authorizer = found
+        for permission in self._node.machine.required(read.query):
+            if not permission.granted(authorizer):
+                raise DeniedError(f"permission denied: {permission.resource}:{permission.access} is needed")
+        return self._node.machine.query(read.query, authorizer, accessor)
+
+    # --- watches ------------------------------------------------------------------------------------------------------
+
+    def _woken(self, watch: BlockedRead | Subscription, now: float) -> None:
+        if isinstance(watch, Subscription):
+            self._view(watch)
+            return
+        self._watches.end(watch)
+        if watch.waiter.deadline <= now < watch.until:
+            return
+        try:
+            if watch.read.consistency == "default" and not self._node.ready:
+                raise NoLeaderError("this server does not lead any more: ask again")
+            self._go(_Asked(watch.waiter, watch.token, watch.read, watch.until), now)
+        except RequestError as error:
+            self._answers.answer(watch.waiter, error_body(error))
+
+    def _view(self, watch: Subscription) -> None:
+        if not watch.dirty or watch.credit <= 0:
+            return
+        try:
+            answer = self._answer(watch.token, Read(watch.request.query))
+        except RequestError as error:
+            self._answers.answer(watch.waiter, error_body(error))
+            self._watches.end(watch)
+            return
+        # Each view has an index of its own, also after an ACL change, which moves no topic: or a gap would go unnoticed.
+        index = max(answer.index, self._node.machine.applied)
+        view = View(watch.request.subscription, index, watch.sent, answer.value, answer.filtered)
+        if self._answers.answer(watch.waiter, view):
+            watch.dirty = False
+            watch.credit -= 1
+            watch.sent = index
+        else:
+            self._watches.forget(watch.waiter.connection)

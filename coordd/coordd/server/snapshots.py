@@ -1,0 +1,293 @@
+"""Snapshots on their way: built from the state file, sent in chunks with credits, received, verified, opened.
+
+Sender: one file serves every follower that needs it; index, term and configuration are read from the file produced, the
+chain from the log. The receiver says how far it has come and how much more may come (a credit), so that a slow one is never
+flooded and an interrupted transfer goes on where it stopped. Receiver: takes chunks only of the transfer that its core
+expects. Nothing here waits: building and verifying run on a helper thread.
+
+Limits: one build at a time, one transfer for each follower, one incoming transfer. A transfer without progress for
+`_IDLE_SECONDS` is given up; the core asks again when the follower shows life.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from coordd.errors import CoorddError, StorageError
+from coordd.messages.peer import InstallSnapshot, SnapshotChunk, SnapshotCredit
+from coordd.raft.events import SnapshotFailed, SnapshotReceived, SnapshotSent
+from coordd.raft.output import SendSnapshot
+from coordd.server.helper import Helper
+from coordd.server.links import PeerLinks
+from coordd.state.machine import Machine
+from coordd.state.position import Position, read_position
+from coordd.storage.snapshot_store import Incoming, SnapshotFile, SnapshotStore
+from coordd.storage.writer import ChainFound, FindChain, Job
+from coordd.types import ServerId, SnapshotMeta, Term
+
+__all__ = ["Snapshots"]
+
+_IDLE_SECONDS = 30.0
+_REPEAT_SECONDS = 0.5
+"""Without a credit for so long the announcement is repeated."""
+
+Outcome = SnapshotSent | SnapshotFailed | SnapshotReceived
+
+
+@dataclass(slots=True)
+class _Transfer:
+    """One follower's."""
+
+    order: SendSnapshot
+    began: float
+    progress_at: float
+    announced_at: float = float("-inf")
+    sent: int = 0
+    stored: int = 0
+    allowed: int = 0
+
+
+@dataclass(slots=True)
+class _Expected:
+    leader: ServerId
+    session: int
+    term: Term
+    snapshot: SnapshotMeta
+    incoming: Incoming
+    verifying: bool = False
+
+
+class Snapshots:
+    """`server.node.SnapshotPort`. Outcomes for the core are fetched by `take_outcomes`."""
+
+    def __init__(
+        self,
+        *,
+        me: ServerId,
+        store: SnapshotStore,
+        helper: Helper,
+        links: PeerLinks,
+        submit: Callable[[Job], None],
+        state_file: Callable[[], str],
+        chunk_bytes: int,
+        credits: int,
+        report: Callable[[str, str], None],
+    ) -> None:
+        """`submit` reaches the log writer; `report(event, text)` the log."""
+        self._me = me
+        self._store = store
+        self._helper = helper
+        self._links = links
+        self._submit = submit
+        self._state_file = state_file
+        self._chunk_bytes = chunk_bytes
+        self._window = chunk_bytes * credits
+        self._report = report
+        self._transfers: dict[ServerId, _Transfer] = {}
+        self._building = False
+        self._file: SnapshotFile | None = None
+        self._position: Position | None = None
+        self._snapshot: SnapshotMeta | None = None
+        """Ready to be sent."""
+        self._expected: _Expected | None = None
+        self._finished: str = ""
+        self._outcomes: list[Outcome] = []
+        self.built = 0
+
+    @property
+    def busy(self) -> bool:
+        """A snapshot is being built or sent: the log behind it must stay."""
+        return self._building or bool(self._transfers)
+
+    @property
+    def pushing(self) -> bool:
+        """More could be sent at once: some follower's credit is not used up."""
+        snapshot = self._snapshot
+        return snapshot is not None and any(
+            transfer.sent < min(transfer.allowed, snapshot.size) for transfer in self._transfers.values()
+        )
+
+    def take_outcomes(self) -> list[Outcome]:
+        outcomes, self._outcomes = self._outcomes, []
+        return outcomes
+
+    # --- sending ------------------------------------------------------------------------------------------------------
+
+    def send(self, order: SendSnapshot, now: float) -> None:
+        self._transfers[order.peer] = _Transfer(order, now, now)
+        usable = self._snapshot is not None and self._snapshot.index >= order.at_least
+        if not usable and not self._building:
+            self._build()
+
+    def stop(self, peer: ServerId) -> None:
+        self._transfers.pop(peer, None)
+
+    def _build(self) -> None:
+        self._building = True
+        self._drop_file()
+        source = self._state_file()
+        self._helper.run(lambda: self._store.build(source), self._built, self._build_failed)
+
+    def _built(self, file: SnapshotFile) -> None:
+        try:
+            self._position = read_position(self._store.path(file.name))
+        except CoorddError as error:
+            self._build_failed(error)
+            return
+        self._file = file
+        self._submit(FindChain(self._position.applied))
+
+    def chain_found(self, found: ChainFound) -> None:
+        """From the log writer: the last thing that was missing."""
+        file, position = self._file, self._position
+        if file is None or position is None or found.index != position.applied or self._snapshot is not None:
+            return
+        if found.chain is None:
+            self._build_failed(StorageError("the log was cut beyond the snapshot while it was built"))
+            return
+        self._snapshot = SnapshotMeta(
+            index=position.applied,
+            term=position.term,
+            chain=found.chain,
+            configuration=position.configuration,
+            configuration_index=position.configuration_index,
+            size=file.size,
+            digest=file.digest,
+        )
+        self._building = False
+        self.built += 1
+        self._report("snapshot built", f"index {position.applied}, {file.size} bytes")
+
+    def _build_failed(self, error: Exception) -> None:
+        self._building = False
+        self._drop_file()
+        self._report("snapshot failed", str(error))
+        for peer, transfer in list(self._transfers.items()):
+            self._give_up(peer, transfer)
+
+    def _drop_file(self) -> None:
+        if self._file is not None:
+            self._store.remove(self._file.name)
+        self._file = self._position = self._snapshot = None
+
+    def _give_up(self, peer: ServerId, transfer: _Transfer) -> None:
+        del self._transfers[peer]
+        self._outcomes.append(SnapshotFailed(peer, transfer.order.session))
+
+    def turn(self, now: float) -> None:
+        """Once a turn of the loop: send what credits allow."""
+        if self._snapshot is None or self._file is None:
+            return
+        if not self._transfers:
+            return
+        for peer, transfer in list(self._transfers.items()):
+            if self._snapshot.index < transfer.order.at_least:
+                if not self._building:
+                    self._build()
+                return
+            if now - transfer.progress_at > _IDLE_SECONDS:
+                self._give_up(peer, transfer)
+            else:
+                self._push(peer, transfer, self._snapshot, self._file, now)
+
+    def _push(
+        self, peer: ServerId, transfer: _Transfer, snapshot: SnapshotMeta, file: SnapshotFile, now: float
+    ) -> None:
+        order = transfer.order
+        if now - max(transfer.announced_at, transfer.progress_at) >= _REPEAT_SECONDS:
+            transfer.announced_at = now
+            transfer.sent = transfer.stored
+            self._links.send(InstallSnapshot(order.term, self._me, peer, order.session, snapshot))
+        while transfer.sent < min(transfer.allowed, snapshot.size):
+            data = self._store.read_chunk(file.name, transfer.sent, self._chunk_bytes)
+            chunk = SnapshotChunk(order.term, self._me, peer, order.session, snapshot, transfer.sent, data)
+            if not self._links.send(chunk):
+                break
+            transfer.sent += len(data)
+
+    def credited(self, credit: SnapshotCredit, now: float) -> None:
+        """The receiver stored some and allows more."""
+        transfer, snapshot = self._transfers.get(credit.sender), self._snapshot
+        if transfer is None or snapshot is None or credit.session != transfer.order.session:
+            return
+        if credit.digest != snapshot.digest:
+            return
+        if credit.offset > transfer.stored or not transfer.allowed:
+            transfer.progress_at = now
+        transfer.stored = credit.offset
+        transfer.sent = max(transfer.sent, credit.offset)
+        transfer.allowed = credit.offset + min(credit.window, self._window)
+        if credit.offset >= snapshot.size:
+            del self._transfers[credit.sender]
+            self._outcomes.append(SnapshotSent(credit.sender, credit.session, snapshot.index))
+
+    # --- receiving ----------------------------------------------------------------------------------------------------
+
+    def expect(self, leader: ServerId, session: int, term: Term, snapshot: SnapshotMeta, now: float) -> None:
+        expected = self._expected
+        if expected is not None and expected.snapshot.digest == snapshot.digest:
+            expected.leader, expected.session, expected.term = leader, session, term
+            if not expected.verifying:
+                self._credit(expected)
+            return
+        if expected is not None:
+            if expected.verifying:
+                return
+            expected.incoming.close()
+        self._expected = _Expected(leader, session, term, snapshot, self._store.receive(snapshot))
+        self._report("snapshot coming", f"index {snapshot.index}, {snapshot.size} bytes")
+        self._credit(self._expected)
+
+    def _credit(self, expected: _Expected) -> None:
+        self._links.send(
+            SnapshotCredit(
+                expected.term,
+                self._me,
+                expected.leader,
+                expected.session,
+                expected.snapshot.digest,
+                expected.incoming.offset,
+                self._window,
+            )
+        )
+        if expected.incoming.complete:
+            self._verify(expected)
+
+    def chunk(self, chunk: SnapshotChunk) -> None:
+        expected = self._expected
+        if expected is None or expected.verifying or chunk.snapshot.digest != expected.snapshot.digest:
+            return
+        if expected.incoming.write(chunk.offset, chunk.data):
+            self._credit(expected)
+
+    def _verify(self, expected: _Expected) -> None:
+        expected.verifying = True
+
+        def verified(name: str | None) -> None:
+            self._expected = None
+            if name is None:
+                self._report("snapshot failed", "what arrived is not what was announced: it is asked for again")
+                return
+            self._finished = name
+            self._outcomes.append(SnapshotReceived(expected.term, expected.leader, expected.session, expected.snapshot))
+
+        def failed(error: Exception) -> None:
+            self._expected = None
+            self._report("snapshot failed", str(error))
+
+        self._helper.run(expected.incoming.finish, verified, failed)
+
+    def adopt(self, snapshot: SnapshotMeta) -> str:
+        return self._finished
+
+    def open(self, state_file: str) -> Machine:
+        """The installed state; the files of the one before go."""
+        machine = Machine.open(str(self._store.path(state_file)))
+        self._drop_file()
+        self._store.remove_all_but({state_file})
+        return machine
+
+    def discard_unwanted(self, node_has_state: bool) -> None:
+        """A received file that the core did not install: it had nothing new."""
+        if self._finished and node_has_state:
+            self._store.remove(self._finished)
+        self._finished = ""

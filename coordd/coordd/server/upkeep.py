@@ -1,0 +1,90 @@
+"""When the state is made durable and the log is cut (design: compaction needs no copy of the state).
+
+A checkpoint runs on the helper thread, beside the loop; what was committed meanwhile is moved by a short one on the loop. Only
+if nothing is left in the write-ahead log does the state file hold everything applied, and only then is the log cut, and never
+while a snapshot is being built or sent.
+"""
+
+from collections.abc import Callable
+
+from coordd.errors import CoorddError
+from coordd.server.helper import Helper
+from coordd.server.node import Node
+from coordd.server.settings import RaftSettings, StorageSettings
+from coordd.state.checkpoint import checkpoint_file
+from coordd.storage.snapshot_store import SnapshotStore
+from coordd.types import Index
+
+__all__ = ["Upkeep"]
+
+
+class Upkeep:
+    """Mutable; one per server. `turn` is called about ten times a second."""
+
+    def __init__(
+        self,
+        *,
+        node: Node,
+        helper: Helper,
+        store: SnapshotStore,
+        raft: RaftSettings,
+        storage: StorageSettings,
+        snapshots_busy: Callable[[], bool],
+        report: Callable[[str, str], None],
+        now: float,
+    ) -> None:
+        self._node = node
+        self._helper = helper
+        self._store = store
+        self._raft = raft
+        self._storage = storage
+        self._snapshots_busy = snapshots_busy
+        self._report = report
+        self._running = False
+        self._last_at = now
+        self._last_index: Index = node.machine.applied
+        self._bytes = 0
+        self.checkpoints = 0
+
+    def applied(self, size: int) -> None:
+        """So many bytes of entries were applied."""
+        self._bytes += size
+
+    def turn(self, now: float) -> None:
+        if self._running or not self._node.has_state or not self._due(now):
+            return
+        self._running = True
+        path = self._store.path(self._node.state_file)
+        self._helper.run(lambda: checkpoint_file(path), lambda _: self._moved(now), self._failed)
+
+    def _due(self, now: float) -> bool:
+        applied = self._node.machine.applied
+        if applied == self._last_index:
+            return False
+        late = now - self._last_at >= self._storage.state_checkpoint_ms / 1000
+        return late or applied - self._last_index >= self._storage.state_checkpoint_entries or self._log_is_long()
+
+    def _log_is_long(self) -> bool:
+        kept = self._node.machine.applied - self._node.raft.replica.log.base_index
+        too_many = kept > self._raft.trailing_entries + self._raft.compact_after_entries
+        return too_many or (self._bytes > self._raft.compact_after_bytes and kept > self._raft.trailing_entries)
+
+    def _moved(self, now: float) -> None:
+        self._running = False
+        if not self._node.has_state:
+            return
+        applied = self._node.machine.applied
+        if not self._node.machine.checkpoint():
+            return  # somebody reads the file; the next turn tries again
+        self._last_at, self._last_index = now, applied
+        self.checkpoints += 1
+        if self._log_is_long() and not self._snapshots_busy():
+            self._bytes = 0
+            self._node.compact(applied - self._raft.trailing_entries, now)
+
+    def _failed(self, error: Exception) -> None:
+        self._running = False
+        if isinstance(error, CoorddError):
+            self._report("checkpoint failed", str(error))
+            return
+        raise error

@@ -1,0 +1,21 @@
+"""Moving a state file's write-ahead log into the file on a connection of its own, so that it can be done beside the machine.
+
+What others commit meanwhile stays in the log; `Machine.checkpoint`, right afterwards, then has only that little to move.
+"""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from coordd.errors import StorageError
+
+__all__ = ["checkpoint_file"]
+
+
+def checkpoint_file(path: Path) -> None:
+    """Move and sync what is committed by now. Raises: StorageError."""
+    try:
+        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+    except sqlite3.Error as error:
+        raise StorageError(f"{path} can't be made durable ({error}): check the disk, then restart") from error

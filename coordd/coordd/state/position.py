@@ -1,0 +1,36 @@
+"""Where in the log a state file stands, read without opening it as the state: for snapshots, which nobody writes."""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from coordd.errors import DamagedError
+from coordd.types import Configuration, Index, Term
+
+__all__ = ["Position", "read_position"]
+
+
+class Position(NamedTuple):
+    """What the file says about itself."""
+
+    applied: Index
+    term: Term
+    configuration: Configuration
+    configuration_index: Index
+
+
+def read_position(path: Path) -> Position:
+    """Of a finished file that nobody writes. Raises: DamagedError if it holds no position in a configured cluster."""
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as connection:
+            row = connection.execute(
+                "SELECT applied, applied_term, configuration, configuration_index FROM meta WHERE name = 'machine'"
+            ).fetchone()
+        if row is None:
+            raise DamagedError(f"{path} is damaged: it does not say up to where it was applied")
+        return Position(row[0], row[1], msgspec.json.decode(row[2], type=Configuration), row[3])
+    except (sqlite3.Error, msgspec.MsgspecError) as error:
+        raise DamagedError(f"{path} can't be read as replicated state: {error}") from error
