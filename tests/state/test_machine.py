@@ -120,6 +120,9 @@ def test_a_failing_batch_is_rolled_back_as_a_whole(tmp_path: Path, monkeypatch: 
     assert value.pairs[0].value != b"lost"
     machine.apply(applied + 1, batch[:1])
     assert machine.verify()
+    value = machine.query(KvGet("k1"), ALLOW_ALL).value
+    assert isinstance(value, KvPairs)
+    assert value.pairs[0].value == b"lost", "the client's number was forgotten with the batch"
     world.close()
 
 

@@ -1,7 +1,7 @@
 """Properties over random logs: batches do not matter, a plain model agrees, nothing makes apply fail."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -137,6 +137,15 @@ def test_how_the_log_is_cut_does_not_matter(steps: list[Any], sizes: list[int]) 
 @given(st.lists(st.tuples(st.one_of(*MODELLED), HEADERS), max_size=40))
 def test_a_plain_model_agrees(steps: list[tuple[Command, tuple[int, int, int, int]]]) -> None:
     """Keys, locks and numbered writes, against a model of dicts and lists (model.py)."""
+    compare_with_model(steps)
+
+
+def test_a_plain_model_agrees_over_a_long_log() -> None:
+    chance = seeded()
+    compare_with_model(random_steps(chance, 2_000, random_modelled))
+
+
+def compare_with_model(steps: Sequence[tuple[Command, tuple[int, int, int, int]]]) -> None:
     machine = Machine.open(":memory:")
     model = Model()
     log = make_log(steps)
@@ -223,20 +232,8 @@ def test_no_command_makes_apply_fail(commands: list[tuple[Command, int, int, int
 
 
 def test_a_long_random_log() -> None:
-    """Many more commands than hypothesis tries, from a seed, in batches of all sizes."""
-    seed = random.SystemRandom().randrange(1 << 32)
-    print("seed", seed)
-    chance = random.Random(seed)
-    steps: list[tuple[Command, tuple[int, int, int, int]]] = []
-    numbers = {2: 0, 3: 0}
-    for _ in range(3_000):
-        client = chance.choice([0, 2, 3])
-        repeat = chance.random() < 0.2
-        if client and not (repeat and numbers[client]):
-            numbers[client] += 1
-        number = numbers.get(client, 0)
-        steps.append((random_command(chance), (chance.choice([0, 0, 1, 4]), client, number, 0)))
-    log = make_log(steps)
+    """Many more commands than hypothesis tries, in batches of all sizes."""
+    log = make_log(random_steps(seeded(), 3_000, random_command))
     one, results = applied_in(log, [1])
     other, in_batches = applied_in(log, [256, 7, 64])
     assert in_batches == results
@@ -247,21 +244,53 @@ def test_a_long_random_log() -> None:
     other.close()
 
 
-def random_command(chance: random.Random) -> Command:
+def seeded() -> random.Random:
+    seed = random.SystemRandom().randrange(1 << 32)
+    print("seed", seed)
+    return random.Random(seed)
+
+
+def random_steps(
+    chance: random.Random, count: int, draw: Callable[[random.Random], Command]
+) -> list[tuple[Command, tuple[int, int, int, int]]]:
+    """Commands of two clients and of none, one in five sent again."""
+    steps: list[tuple[Command, tuple[int, int, int, int]]] = []
+    numbers = {0: 0, 2: 1, 3: 1}
+    for _ in range(count):
+        client = chance.choice([0, 2, 3])
+        if client and chance.random() < 0.8:
+            numbers[client] += 1
+        steps.append((draw(chance), (chance.choice([0, 0, 0, 1, 2]), client, numbers[client], 0)))
+    return steps
+
+
+def random_modelled(chance: random.Random) -> Command:
     name, other = chance.choice("abcd"), chance.choice("abcd")
     session = CreateSession(name, "", ttl_ms=5_000, lock_delay_ms=chance.choice([0, 2_000]), node_checks=())
+    fence = Fence(name, chance.randrange(2_000)) if chance.random() < 0.5 else None
+    wait = chance.choice([0, 2_000, 5_000, 60_000])
+    lock = chance.choice("xy")
     choices: list[Command] = [
-        KvPut(name, chance.randbytes(2)),
+        KvPut(name, chance.choice([b"", b"1"]), fence=fence),
         KvPut(name, b"", acquire=other),
         KvPut(name, b"", release=other),
         KvDelete(name),
         session,
         session,
+        session,
         DestroySession(name),
-        LockAcquire(name, other, chance.choice([0, 5_000, 60_000])),
-        LockAcquire(name, other, 60_000),
-        LockCancel(name, other),
-        Register(name, other, services=(ServiceDefinition(other, name),)),
-        Deregister(name),
+        LockAcquire(lock, name, wait),
+        LockAcquire(lock, other, 60_000),
+        LockAcquire(lock, name, 60_000),
+        LockCancel(lock, name),
     ]
     return chance.choice(choices)
+
+
+def random_command(chance: random.Random) -> Command:
+    name, other = chance.choice("abcd"), chance.choice("abcd")
+    if chance.random() < 0.8:
+        return random_modelled(chance)
+    if chance.random() < 0.5:
+        return Deregister(name)
+    return Register(name, other, services=(ServiceDefinition(other, name),))
