@@ -12,13 +12,15 @@ is replayed forward. `checkpoint` syncs it.
 
 import sqlite3
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
 from coordd.acl.authorizer import Authorizer
-from coordd.errors import CoorddError, DamagedError, DiskFullError, StorageError, invariant
+from coordd.errors import DamagedError, DiskFullError, StorageError, invariant
 from coordd.messages.client import Query, QueryResult
 from coordd.messages.command import Command, CommandResult, command_decoder
 from coordd.messages.entry import COMMAND, CONFIGURATION, NOOP, CommandHeader, decode_command, decode_configuration
@@ -87,23 +89,14 @@ class Machine:
 
         Raises: DamagedError if the rows are not those that were written, StorageError if the file can't be used.
         """
-        connection = _connect(path)
-        try:
-            machine = cls(connection, limits or Limits())
-            (version,) = connection.execute("PRAGMA user_version").fetchone()
-            if version == 0:
+        limits = limits or Limits()
+        if Path(path).exists() and Path(path).stat().st_size > 0:
+            _examine(path, limits)
+        machine = cls(_connect(path), limits)
+        with _closed_on_error(path, machine._connection):
+            if machine._version() == 0:
                 machine._create()
-            elif version != SCHEMA_VERSION:
-                raise StorageError(f"{path} has state format {version}; this version of coordd reads {SCHEMA_VERSION}")
             machine._load()
-            if not machine.verify():
-                raise DamagedError(f"{path} is damaged: its rows do not have the digest that was stored with them")
-        except (sqlite3.Error, ValueError, KeyError, msgspec.MsgspecError) as error:
-            connection.close()
-            raise _open_error(path, error) from error
-        except CoorddError:
-            connection.close()
-            raise
         return machine
 
     # --- changing ---------------------------------------------------------------------------------------------------
@@ -258,6 +251,11 @@ class Machine:
     def close(self) -> None:
         self._connection.close()
 
+    def _version(self) -> int:
+        """Version of the schema in the file; 0 for an empty one."""
+        (version,) = self._connection.execute("PRAGMA user_version").fetchone()
+        return int(version)
+
     def _create(self) -> None:
         self._connection.execute("BEGIN IMMEDIATE")
         self._rows.create()
@@ -303,12 +301,42 @@ class Machine:
         )
 
 
+def _examine(path: str, limits: Limits) -> None:
+    """Read the whole file without changing it, nor its WAL: what is damaged stays as evidence.
+
+    Raises: DamagedError, StorageError.
+    """
+    beside = [side for suffix in ("-wal", "-shm") if not (side := Path(path + suffix)).exists()]
+    try:
+        connection = sqlite3.connect(f"{Path(path).absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
+        with _closed_on_error(path, connection):
+            _check(path, Machine(connection, limits))
+        connection.close()
+    except BaseException:
+        for side in beside:  # a reader leaves them behind empty, where there were none
+            side.unlink(missing_ok=True)
+        raise
+
+
+def _check(path: str, machine: Machine) -> None:
+    version = machine._version()
+    if version == 0:
+        if machine._connection.execute("SELECT 1 FROM sqlite_schema").fetchone():
+            raise DamagedError(f"{path} is a database, but holds no replicated state")
+        return
+    if version != SCHEMA_VERSION:
+        raise StorageError(f"{path} has state format {version}; this version of coordd reads {SCHEMA_VERSION}")
+    machine._load()
+    if not machine.verify():
+        raise DamagedError(f"{path} is damaged: its rows do not have the digest that was stored with them")
+
+
 def _connect(path: str) -> sqlite3.Connection:
     try:
         connection = sqlite3.connect(path, isolation_level=None, timeout=_BUSY_SECONDS)
     except sqlite3.Error as error:
         raise StorageError(f"{path} can't be opened: {error}") from error
-    try:
+    with _closed_on_error(path, connection):
         (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
         if mode != "wal" and path != ":memory:":
             raise StorageError(f"{path} can't be used: its file system does not allow SQLite's write-ahead log")
@@ -316,23 +344,26 @@ def _connect(path: str) -> sqlite3.Connection:
         connection.execute("PRAGMA wal_autocheckpoint = 0")
         connection.execute(f"PRAGMA cache_size = -{_PAGE_CACHE_KIB}")
         connection.execute(f"PRAGMA journal_size_limit = {_WAL_KEPT_BYTES}")
-    except sqlite3.Error as error:
+    return connection
+
+
+@contextmanager
+def _closed_on_error(path: str, connection: sqlite3.Connection) -> Iterator[None]:
+    """What goes wrong while opening has one of two names."""
+    try:
+        yield
+    except (sqlite3.Error, ValueError, KeyError, msgspec.MsgspecError) as error:
         connection.close()
-        raise _open_error(path, error) from error
-    except CoorddError:
+        name = getattr(error, "sqlite_errorname", "SQLITE_CORRUPT")
+        if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_ERROR")):
+            raise DamagedError(f"{path} can't be read as replicated state: {error}") from error
+        raise StorageError(f"{path} can't be opened: {error}") from error
+    except BaseException:
         connection.close()
         raise
-    return connection
 
 
 def _storage_error(error: sqlite3.Error) -> StorageError:
     if getattr(error, "sqlite_errorname", "") == "SQLITE_FULL":
         return DiskFullError("no space left for the replicated state: free some, nothing was changed")
     return StorageError(f"the replicated state can't be written: {error}")
-
-
-def _open_error(path: str, error: Exception) -> StorageError:
-    name = getattr(error, "sqlite_errorname", "SQLITE_CORRUPT")
-    if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_ERROR")):
-        return DamagedError(f"{path} can't be read as replicated state: {error}")
-    return StorageError(f"{path} can't be opened: {error}")
