@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from coordd.errors import DamagedError, StorageError
+from coordd.storage.files import sync_path
 from coordd.storage.high_water import HighWater, Mark, read_mark
 from coordd.storage.log_store import LogStore
 from coordd.storage.wal import WalHeader, read_wal
@@ -30,6 +31,10 @@ from tests.storage.support import (
 COUNT = 40
 SIZE = 3000
 """Of an entry: about a page, so that damage anywhere in the files hits something."""
+
+
+class CrashError(Exception):
+    """The test's own: the machine stops here."""
 
 
 @pytest.fixture
@@ -183,6 +188,23 @@ def test_the_promise_outlives_restarts_until_it_is_kept(crashed: Path) -> None:
     assert (store.recover().promised, store.last) == (COUNT + 1, COUNT + 1)
 
 
+def test_a_kill_between_refilling_and_saying_so_is_no_new_amnesia(
+    crashed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (crashed / "raft.db-wal").unlink()
+    _, store = forgotten(crashed)
+
+    def crash(_: LogStore) -> None:
+        raise CrashError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(LogStore, "_raise_mark", crash)
+        with pytest.raises(CrashError):
+            store.write([append(1, 1, ["other"] * (COUNT + 2), term=2)])
+    store = LogStore.open(copy_of(crashed), NAME)
+    assert (store.recover().promised, store.last) == (COUNT, COUNT + 2)
+
+
 def test_an_installed_base_keeps_the_promise_only_if_it_reaches_it(crashed: Path) -> None:
     (crashed / "raft.db-wal").unlink()
     _, store = forgotten(crashed)
@@ -287,6 +309,66 @@ def test_flips_in_the_database_are_refused_or_change_nothing(stopped: Path, tmp_
     assert outcomes["refused"] > 50, outcomes
 
 
+def test_a_missing_entry_is_named(stopped: Path) -> None:
+    with closing(sqlite3.connect(stopped / "raft.db")) as connection:
+        connection.execute("DELETE FROM entries WHERE idx = 7")
+        connection.commit()
+    refused(stopped, "entry 7 is missing")
+
+
+def test_a_list_of_free_pages_that_names_a_live_one_is_refused(stopped: Path) -> None:
+    """Nothing reads wrong yet, but the next writes would go over live entries."""
+    store = LogStore.open(stopped, NAME)
+    store.recover()
+    store.compact(Base(30))
+    store.close()
+    header = (stopped / "raft.db").read_bytes()[:100]
+    assert int.from_bytes(header[36:40], "big") > 1, "there are free pages"
+    with (stopped / "raft.db").open("r+b") as file:
+        file.seek(32)
+        file.write((2).to_bytes(4, "big"))
+    refused(stopped, "raft.db is damaged")
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_damage_in_a_wal_that_is_already_checkpointed_mixes_nothing(tmp_path: Path, seed: int) -> None:
+    """SQLite then replays an old beginning of the WAL over newer pages; what comes of it must not pass for a log."""
+    rng = random.Random(seed)
+    store = filled(tmp_path / "data", 30)
+    for index in range(20, 31):
+        store.write([append(index, index, ["x"] * (31 - index), term=index)])
+    store.compact(Base(10))
+    store.checkpoint()
+    wanted = contents(store)
+    folder = copy_of(tmp_path / "data")
+    end = read_wal(folder / "raft.db-wal").end
+    scribble(folder / "raft.db-wal", rng.randrange(32, end))
+    before = fingerprint(folder)
+    try:
+        store = LogStore.open(folder, NAME)
+    except DamagedError:
+        assert fingerprint(folder) == before
+        return
+    recovered = store.recover()
+    assert recovered.promised == 30
+    if recovered.tail.last == 30:
+        assert contents(store)[-len(wanted) :] == wanted
+
+
+def test_what_was_read_is_synced_before_it_is_reported(crashed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kill leaves commits that no fsync has covered; the next start must not report them as durable."""
+    synced: list[str] = []
+
+    def note(path: Path) -> None:
+        assert not synced or (crashed / "raft.db-wal").exists(), "SQLite has not opened it yet"
+        synced.append(path.name)
+        sync_path(path)
+
+    monkeypatch.setattr("coordd.storage.opening.sync_path", note)
+    LogStore.open(crashed, NAME)
+    assert synced == ["raft.db-wal", "raft.db"]
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -376,10 +458,6 @@ def test_an_entry_that_rots_while_running_is_not_sent(tmp_path: Path) -> None:
 
 
 # --- Crashes within a write -------------------------------------------------------------------------------------------
-
-
-class CrashError(Exception):
-    """The test's own: the machine stops here."""
 
 
 def test_the_mark_is_lowered_before_entries_are_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -107,6 +107,16 @@ def test_a_transfer_goes_on_after_a_restart(
     assert again.finish() is not None
 
 
+def test_a_part_longer_than_the_snapshot_is_begun_again(store: SnapshotStore) -> None:
+    store.path("incoming-aa.part").write_bytes(bytes(100))
+    incoming = store.receive(meta(SnapshotFile("x", 10, "aa")))
+    assert incoming.offset == 0
+    assert incoming.write(0, b"01234")
+    assert store.path("incoming-aa.part").read_bytes() == b"01234"
+    incoming.discard()
+    assert list(store.folder.iterdir()) == []
+
+
 def test_a_snapshot_that_differs_is_deleted(
     store: SnapshotStore, live: tuple[str, sqlite3.Connection], tmp_path: Path
 ) -> None:

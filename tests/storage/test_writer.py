@@ -41,14 +41,24 @@ class Driver:
         self._go.set()
         self._woken = threading.Event()
         self.wakes = 0
+        self.attempts = 0
+        self.checkpoints = 0
         real = store.write
 
         def write(writes: list[LogWrite]) -> None:
             self.entered.set()
             self._go.wait(PATIENCE)
+            self.attempts += 1
             real(writes)
 
+        real_checkpoint = store.checkpoint
+
+        def checkpoint(mode: str = "RESTART") -> None:
+            self.checkpoints += 1
+            real_checkpoint(mode)
+
         monkeypatch.setattr(store, "write", write)
+        monkeypatch.setattr(store, "checkpoint", checkpoint)
         self.writer = LogWriter(store, self._wake, retry_seconds=0.01)
 
     def _wake(self) -> None:
@@ -86,6 +96,13 @@ def driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Driver]:
 
 def last_sequence(seen: list[Completion]) -> int:
     return max((done.sequence for done in seen if isinstance(done, WritesDone)), default=0)
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def waiting(driver: Driver) -> bool:
@@ -154,10 +171,7 @@ def test_the_prefix_is_deleted_in_the_background(driver: Driver) -> None:
     driver.writer.submit(append(4, 4, ["x"] * 2000))
     driver.writer.submit(CompactLog(Base(1900)))
     driver.until(lambda seen: any(isinstance(done, LogCompacted) for done in seen))
-    deadline = time.monotonic() + PATIENCE
-    while driver.store.upkeep_due:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_for(lambda: not driver.store.upkeep_due)
     assert driver.writer.close()
     again = LogStore.open(driver.store._folder, NAME)
     assert again.recover().tail.first == 1901
@@ -178,6 +192,8 @@ def test_a_full_disk_holds_writes_up_and_nothing_else(driver: Driver) -> None:
     assert seen[-1] == LogRead(PEER, 1, 1, LogSlice(2, [entry("e2"), entry("e3")], ((2, 1),)))
     assert last_sequence(seen) == 0
     assert waiting(driver)
+    wait_for(lambda: driver.attempts > 3)
+    assert driver.checkpoints > 1, "space within the WAL is tried"
     limit.execute("PRAGMA max_page_count = 1000000")
     seen = driver.until(lambda seen: last_sequence(seen) == 5)
     assert sum(isinstance(done, DiskFull) for done in seen) == 1
