@@ -176,10 +176,16 @@ def test_configurations_and_a_bounded_tail_are_recovered(folder: Path) -> None:
     store.write([LogWrite(4, HardState(2), write, must_sync=True)])
     store.write([append(5, 5, ["a", "b"], term=3, size=100)])
     store.close()
+    store = LogStore.open(folder, NAME, tail_bytes=150)
+    assert store.recover().tail.first == 1, "what is not known to be committed stays in the tail, however long it is"
+    store.write([LogWrite(6, HardState(3, None, commit=6), None, must_sync=False)])
+    store.write([LogWrite(7, HardState(4, None, commit=6), None, must_sync=True)])
+    store.close()
     recovered = LogStore.open(folder, NAME, tail_bytes=150).recover()
     assert recovered.configurations == ((4, CONFIGURATION),)
     assert recovered.tail == LogSlice(6, [entry("b", 100)], ((6, 3),))
     assert recovered.tail_previous_term == 3
+    assert recovered.earlier_runs == ((1, 1), (4, 2), (5, 3))
 
 
 def test_the_chain_depends_on_every_part_of_every_entry(folder: Path) -> None:

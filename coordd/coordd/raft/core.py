@@ -7,6 +7,7 @@ This module only routes: each event to the part of the algorithm it concerns, ea
 from collections.abc import Callable
 from typing import Any
 
+from coordd.errors import invariant
 from coordd.messages.peer import (
     AppendEntries,
     AppendResponse,
@@ -24,6 +25,7 @@ from coordd.raft import election, events, leadership, membership, reads, replica
 from coordd.raft.log import RaftLog
 from coordd.raft.output import Output, Role
 from coordd.raft.progress import ProgressState
+from coordd.raft.quorum import halves_of
 from coordd.raft.replica import Replica, Rng
 from coordd.raft.settings import RaftSettings
 from coordd.types import HardState
@@ -91,7 +93,7 @@ class Raft:
     def _next_deadline(self) -> float:
         r = self.replica
         if r.leading is not None:
-            return r.leading.heartbeat_due
+            return min(r.leading.heartbeat_due, r.leading.housekeeping_due)
         if r.forwarded:
             _, oldest = next(iter(r.forwarded.values()))
             return min(r.election_due, oldest + r.settings.election_timeout)
@@ -105,19 +107,21 @@ class Raft:
         r.forwarded_number = event.boot << 32
         r.term, r.vote = event.hard_state.term, event.hard_state.vote
         r.saved = HardState(r.term, r.vote, event.hard_state.commit)
-        r.log = RaftLog(event.tail, event.tail_previous_term, event.base.index, event.base.term)
+        r.log = RaftLog(event.tail, event.tail_previous_term, event.base.index, event.base.term, event.earlier_runs)
         r.log.commit = max(event.base.index, event.applied, min(event.hard_state.commit, r.log.last))
         r.log.applied = r.reported = event.applied
-        r.promised = event.promised
+        # Forgotten is only what the log lacks now: a later leader may rightly shorten a log that was whole at the start.
+        r.promised = event.promised if event.promised > r.log.last else 0
+        invariant(event.tail.first <= r.log.commit + 1, "the tail does not reach back to the commit index")
         if event.base.configuration is not None:
             r.configurations = [(event.base.configuration_index, event.base.configuration)]
         r.configurations += event.configurations
         r.configurations_moved()
         r.reset_election(now)
-        if r.term > 0:
+        if event.boot > 1 or r.term > 0:  # an earlier life may have answered a heartbeat before its term was durable
             r.deaf_until = now + r.settings.election_timeout
-        if r.halves == ((r.me,),):
-            r.election_due = now  # a cluster of one has nobody to wait for
+        if r.configurations and all(halves_of(known) == ((r.me,),) for _, known in r.configurations):
+            r.election_due = now  # a cluster that was never of more than one has nobody to wait for
         r.fact("restarted", last=r.log.last, applied=event.applied, promised=event.promised)
 
     def _ticked(self, event: events.Ticked, now: float) -> None:
@@ -136,6 +140,7 @@ class Raft:
         r = self.replica
         r.persisted = event.sequence
         r.log.persisted(event.sequence)
+        r.refilled()
         r.recount = True
         election.own_vote_durable(r, now)
 

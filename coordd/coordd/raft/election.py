@@ -67,19 +67,20 @@ def handle_timeout_now(r: Replica, message: TimeoutNow, now: float) -> None:
 
 
 def is_deaf(r: Replica, message: RequestVote, now: float) -> bool:
-    """A question for a higher term is ignored wholly by whoever hears a leader (rule 25), unless the leader itself asks or
-    ordered it (24, 88), and for one election timeout after a restart: a promise may have been forgotten (61)."""
+    """Whoever heard a leader less than an election timeout ago gives no vote (rule 25), unless the leader itself asks or
+    ordered it (24, 88). It is a promise in time, on which the leader's lease rests: it holds whatever was learned since of
+    terms and leaders, and for one election timeout after a restart, which may have forgotten it (61)."""
     if message.transfer:
         return False
     if now < r.deaf_until or r.role is Role.LEADER:
         return True
-    heard = now < r.leader_contact + r.settings.election_timeout
-    return r.leader is not None and r.leader != message.sender and heard
+    return r.last_leader != message.sender and now < r.leader_contact + r.settings.election_timeout
 
 
 def handle_request(r: Replica, message: RequestVote, now: float) -> None:
     """Judge a candidate. For a real vote the core has adopted its term before."""
-    granted = _may_vote(r, message) and _up_to_date(r, message) and not r.refilling
+    able = not r.refilling and not is_deaf(r, message, now)
+    granted = able and _may_vote(r, message) and _up_to_date(r, message)
     if not granted:
         reject(r, message)
         return

@@ -8,7 +8,7 @@ from typing import TypeAlias
 import msgspec
 
 from coordd.messages.peer import RaftMessage
-from coordd.types import Base, Configuration, HardState, Index, LogSlice, Member, ServerId, SnapshotMeta, Term
+from coordd.types import Base, Configuration, HardState, Index, LogSlice, Member, ServerId, SnapshotMeta, Term, TermRun
 
 __all__ = [
     "AddServer",
@@ -194,6 +194,9 @@ class Restarted(msgspec.Struct, frozen=True):
     """The newest entries, as many as fit the core's memory; it ends with the last entry of the log."""
     tail_previous_term: Term
     """Term of the entry before the tail."""
+    earlier_runs: tuple[TermRun, ...]
+    """Terms of the entries between the base and the tail: a handful of pairs, with which a leader that was away finds at
+    once where a follower's log agrees (rule 38)."""
     configurations: tuple[tuple[Index, Configuration], ...]
     """Every configuration entry behind the base, by index."""
     applied: Index

@@ -18,7 +18,7 @@ __all__ = ["advance_commit", "lead", "propose", "settle", "tick", "transfer"]
 def lead(r: Replica, now: float) -> None:
     """Won the election: append a no-op at once, since earlier terms' entries commit only below an own one (rule 49)."""
     r.change_role(Role.LEADER, r.me)
-    leading = Leadership(term_start=r.log.last + 1)
+    leading = Leadership(term_start=r.log.last + 1, housekeeping_due=now + r.settings.heartbeat_interval)
     leading.uncommitted_bytes = r.log.size_between(r.log.commit + 1, r.log.last)
     r.leading = leading
     replication.track_members(r, leading, now)
@@ -42,9 +42,18 @@ def propose(r: Replica, event: Proposed) -> ProposalAnswer:
 
 
 def tick(r: Replica, leading: Leadership, now: float) -> None:
-    """Once every heartbeat interval."""
-    if now < leading.heartbeat_due:
-        return
+    """Heartbeats, and once an interval everything else that needs a clock."""
+    if now >= leading.housekeeping_due:
+        leading.housekeeping_due = now + r.settings.heartbeat_interval
+        _keep_house(r, leading, now)
+    if r.leading is leading and now >= leading.heartbeat_due:
+        if r.stalled:
+            leading.heartbeat_due = now + r.settings.heartbeat_interval
+        else:
+            replication.heartbeat(r, leading, now)
+
+
+def _keep_house(r: Replica, leading: Leadership, now: float) -> None:
     if not has_quorum(r.halves, lambda server: server == r.me or _active(r, leading, server, now)):
         r.fact("lost contact with the quorum")
         r.follow(r.term, None, now)
@@ -54,10 +63,6 @@ def tick(r: Replica, leading: Leadership, now: float) -> None:
         leading.transfer = None
     _forget_departed(r, leading, now)
     membership.consider_promotions(r, leading, now)
-    if r.stalled:
-        leading.heartbeat_due = now + r.settings.heartbeat_interval
-    else:
-        replication.heartbeat(r, leading, now)
 
 
 def _active(r: Replica, leading: Leadership, server: ServerId, now: float) -> bool:

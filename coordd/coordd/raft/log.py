@@ -20,7 +20,14 @@ __all__ = ["RaftLog"]
 class RaftLog:
     """Mutable; owned by one core."""
 
-    def __init__(self, tail: LogSlice, previous_term: Term, base_index: Index, base_term: Term) -> None:
+    def __init__(
+        self,
+        tail: LogSlice,
+        previous_term: Term,
+        base_index: Index,
+        base_term: Term,
+        earlier_runs: tuple[TermRun, ...] = (),
+    ) -> None:
         self.base_index = base_index
         """The log is compacted up to and with this index."""
         self.base_term = base_term
@@ -32,8 +39,10 @@ class RaftLog:
         """Everything up to here survives a crash of this server and equals the log in memory."""
         self._entries = list(tail.entries)
         self._bytes = sum(map(len, self._entries))
-        # Runs also cover the entry before the tail, and entries that have left memory since: one pair per term.
-        self._runs: list[TermRun] = [(tail.first - 1, previous_term)]
+        # Runs cover the whole log from the base on, entries that are not in memory included: one pair per term.
+        self._runs: list[TermRun] = [(base_index, base_term)]
+        self._extend_runs(earlier_runs)
+        self._extend_runs(((tail.first - 1, previous_term),) if tail.first - 1 > self._runs[-1][0] else ())
         self._extend_runs(tail.runs)
         # (sequence, last index) of writes on their way to the disk; lowered when a write behind them is replaced, so that a
         # late completion never vouches for entries that have been replaced since (rule 97, the ABA problem).

@@ -117,9 +117,10 @@ class Output(msgspec.Struct):
     """Answer to `TransferRequested`: the chosen target. The outcome is told by facts and by the role."""
     reads_ready: list[ReadReady] = msgspec.field(default_factory=list)
     read_entries: list[ReadEntries] = msgspec.field(default_factory=list)
-    send_snapshot: list[SendSnapshot] = msgspec.field(default_factory=list)
     stop_snapshot: list[ServerId] = msgspec.field(default_factory=list)
-    """Snapshot transfers to give up: the peer left, or leadership was lost."""
+    """Snapshot transfers to give up, before any of `send_snapshot` begins: the peer left or restarted, or leadership was
+    lost. A transfer that was stopped is told of by no event."""
+    send_snapshot: list[SendSnapshot] = msgspec.field(default_factory=list)
     expect_snapshot: tuple[ServerId, int, Term, SnapshotMeta] | None = None
     """Accept chunks of this transfer: (leader, session, term, snapshot). An earlier expectation ends."""
     compact: Index = 0

@@ -101,6 +101,8 @@ class Progress:
         if self.match >= self.catch_up_target:
             self.caught_up = now - self.catch_up_since < election_timeout
             self.catch_up_target, self.catch_up_since = last, now
+        elif now - self.catch_up_since >= election_timeout:
+            self.caught_up = False
 
     def window_full(self, max_messages: int, max_bytes: int) -> bool:
         return len(self.in_flight) >= max_messages or self.in_flight_bytes >= max_bytes

@@ -60,6 +60,8 @@ class Leadership:
     peers: dict[ServerId, Progress] = field(default_factory=dict)
     """Every other member, and servers just removed."""
     heartbeat_due: float = 0.0
+    housekeeping_due: float = 0.0
+    """The deadline of everything else a leader does now and then. Apart, since each round for a read moves the other on."""
     round: int = 0
     """The newest heartbeat round: strictly rising, made here, never by a client (rule 55)."""
     round_sent: dict[int, float] = field(default_factory=dict)
@@ -109,7 +111,8 @@ class Replica:
         self.role = Role.FOLLOWER
         self.leader: ServerId | None = None
         self.leader_contact = float("-inf")
-        """When the leader was last heard."""
+        """When a leader was last heard, and which one: it was promised that nobody else gets a vote for T from then on."""
+        self.last_leader: ServerId | None = None
         self.election_due = float("inf")
         self.deaf_until = float("-inf")
         """A restarted server gives no vote for one election timeout: it may have promised a leader its lease (rule 61)."""
@@ -150,6 +153,11 @@ class Replica:
     @property
     def refilling(self) -> bool:
         return self.log.durable < self.promised
+
+    def refilled(self) -> None:
+        """Whole again once the forgotten entries are back on disk; what a leader replaces later was not forgotten."""
+        if self.log.durable >= self.promised:
+            self.promised = 0
 
     @property
     def is_voter(self) -> bool:
@@ -201,7 +209,7 @@ class Replica:
         invariant(self.role is not Role.LEADER, "two leaders in one term", term=self.term, other=leader)
         if self.leader != leader or self.role is not Role.FOLLOWER:
             self.follow(self.term, leader, now)
-        self.leader_contact = now
+        self.leader_contact, self.last_leader = now, leader
         self.reset_election(now)
 
     def change_role(self, role: Role, leader: ServerId | None) -> None:

@@ -153,10 +153,9 @@ def _snapshot_overtaken(r: Replica, progress: Progress) -> bool:
 
 def _handle_rejection(r: Replica, progress: Progress, message: AppendResponse) -> None:
     """Skip back to the last entry that can agree: our last one with a term not above the hint's (rule 38)."""
-    rejected = message.rejected
+    rejected = message.rejected or 0
     stale = (
         progress.state is ProgressState.SNAPSHOT
-        or rejected is None
         or rejected <= progress.match
         or (progress.state is ProgressState.PROBE and rejected != progress.next - 1)
     )
@@ -165,7 +164,8 @@ def _handle_rejection(r: Replica, progress: Progress, message: AppendResponse) -
     back_to, _ = r.log.last_at_or_below(min(message.index, progress.next - 1), message.hint_term)
     if progress.state is ProgressState.REPLICATE:
         progress.probe()
-    progress.next = max(progress.match, back_to) + 1
+    # Never the same place twice: where our own terms are no longer known, the search above may end where it began.
+    progress.next = max(progress.match, min(back_to, rejected - 1)) + 1
     progress.probe_sent = False
     r.fact("rejected", peer=progress.peer, at=rejected, next=progress.next)
 
@@ -201,7 +201,9 @@ def handle_heartbeat_response(r: Replica, message: HeartbeatResponse, now: float
 def _nudge(r: Replica, progress: Progress) -> None:
     """All that is in flight may be lost, and then nothing else would tell: an empty append asks (rules 40, 47)."""
     previous_term = r.log.term(progress.next - 1)
-    if previous_term is not None:
+    if previous_term is None:
+        progress.probe()  # compacted meanwhile: begin again where it stands
+    else:
         _send_slice(r, progress, previous_term, LogSlice(progress.next, [], ()))
 
 
@@ -215,6 +217,7 @@ def _progress_of(r: Replica, peer: ServerId, session: int, boot: int, now: float
         r.fact("peer restarted", peer=peer, match=progress.match)
         at = progress.match
         progress.match = 0
+        progress.caught_up = False
         progress.probe()
         progress.next = min(at, r.log.last) + 1
         r.out.stop_snapshot.append(peer)

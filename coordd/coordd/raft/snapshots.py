@@ -92,6 +92,7 @@ def installed(r: Replica, event: SnapshotInstalled) -> None:
     r.configurations = [(snapshot.configuration_index, snapshot.configuration)]
     r.configurations_moved()
     r.installing = False
+    r.refilled()
     if r.install_for is not None:
         _acknowledge(r, *r.install_for, snapshot.index)
     r.install_for = None

@@ -158,6 +158,7 @@ class Node:
                     base=base,
                     tail=recovered.tail,
                     tail_previous_term=recovered.tail_previous_term,
+                    earlier_runs=recovered.earlier_runs,
                     configurations=recovered.configurations,
                     applied=machine.applied,
                     promised=recovered.promised,

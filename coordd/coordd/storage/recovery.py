@@ -32,8 +32,11 @@ class Recovered(msgspec.Struct, frozen=True):
     hard_state: HardState
     base: Base
     tail: LogSlice
-    """The newest entries, as many as fit into the given number of bytes; ends with the last entry of the log."""
+    """The newest entries, as many as fit into the given number of bytes, and in any case all behind the commit index;
+    ends with the last entry of the log."""
     tail_previous_term: Term
+    earlier_runs: tuple[TermRun, ...]
+    """Terms of the entries between the base and the tail."""
     configurations: tuple[tuple[Index, Configuration], ...]
     """Every configuration entry behind the base."""
     promised: Index
@@ -62,6 +65,7 @@ class _Scan(msgspec.Struct):
     tail: deque[tuple[Term, bytes]]
     tail_bytes: int
     tail_previous_term: Term
+    earlier_runs: list[TermRun]
     configurations: list[tuple[Index, Configuration]]
     chain_at_mark: int | None
 
@@ -72,13 +76,13 @@ def judge(connection: sqlite3.Connection, path: Path, mark: Mark, tail_bytes: in
     stored = read_hard_state(connection, path)
     base = read_base(connection, path)
     hard_state = _newer(stored, mark, path)
-    scan = _scan(connection, path, base, mark, tail_bytes)
+    scan = _scan(connection, path, base, mark, tail_bytes, hard_state.commit)
     stored_last = scan.index
     other_history = not mark.refilling and scan.chain_at_mark not in (None, mark.chain)
     if other_history and mark.last <= base.index:
         raise DamagedError(f"{path} is damaged (its base is not the one that the high_water file beside it marks)")
     if other_history:
-        scan = _scan(connection, path, base, mark, tail_bytes, last=mark.last - 1)
+        scan = _scan(connection, path, base, mark, tail_bytes, hard_state.commit, last=mark.last - 1)
     terms = [term for term, _ in scan.tail]
     first = scan.index - len(terms) + 1
     commit = max(base.index, min(hard_state.commit, scan.index))
@@ -88,6 +92,7 @@ def judge(connection: sqlite3.Connection, path: Path, mark: Mark, tail_bytes: in
             base=base,
             tail=LogSlice(first, [data for _, data in scan.tail], term_runs(first, terms)),
             tail_previous_term=scan.tail_previous_term,
+            earlier_runs=tuple(scan.earlier_runs),
             configurations=tuple(scan.configurations),
             promised=mark.last,
         ),
@@ -125,10 +130,16 @@ def _newer(stored: HardState, mark: Mark, path: Path) -> HardState:
 
 
 def _scan(
-    connection: sqlite3.Connection, path: Path, base: Base, mark: Mark, tail_bytes: int, last: Index | None = None
+    connection: sqlite3.Connection,
+    path: Path,
+    base: Base,
+    mark: Mark,
+    tail_bytes: int,
+    commit: Index,
+    last: Index | None = None,
 ) -> _Scan:
-    """Verify the entries behind the base, up to `last` if given."""
-    scan = _Scan(base.index, base.chain, deque(), 0, base.term, [], None)
+    """Verify the entries behind the base, up to `last` if given. The tail keeps all that is not known to be committed."""
+    scan = _Scan(base.index, base.chain, deque(), 0, base.term, [], [], None)
     if mark.last == base.index:
         scan.chain_at_mark = base.chain
     rows = connection.execute(
@@ -144,9 +155,12 @@ def _scan(
             scan.configurations.append((index, _configuration(data, index, path)))
         scan.tail.append((term, data))
         scan.tail_bytes += len(data)
-        while scan.tail_bytes > tail_bytes and len(scan.tail) > 1:
+        while scan.tail_bytes > tail_bytes and len(scan.tail) > 1 and index - len(scan.tail) + 1 <= commit:
+            place = index - len(scan.tail) + 1
             scan.tail_previous_term, dropped = scan.tail.popleft()
             scan.tail_bytes -= len(dropped)
+            if not scan.earlier_runs or scan.earlier_runs[-1][1] != scan.tail_previous_term:
+                scan.earlier_runs.append((place, scan.tail_previous_term))
     return scan
 
 
