@@ -126,7 +126,7 @@ class Daemon:
         cls, name: str, command: list[str], log: Path, environment: Mapping[str, str], *, guarded: bool = True
     ) -> "Daemon":
         """`guarded`: it is killed when this process dies in whatever way."""
-        prefix = [sys.executable, "-I", "-S", str(_GUARD), str(os.getpid())] if guarded else []
+        prefix = [sys.executable, "-I", "-S", str(_GUARD), "become", str(os.getpid())] if guarded else []
         with log.open("ab") as file:
             process = subprocess.Popen(
                 [*prefix, *command],

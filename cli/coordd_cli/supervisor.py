@@ -3,7 +3,7 @@
 The command has a process group of its own. Signals that coordctl gets go on to that group; if coordctl is at a terminal
 in the foreground, the group takes that place. `remaining()` says for how many seconds the lock is certainly still held:
 SIGTERM is sent when only `grace` is left, SIGKILL when nothing is, so that whatever the network does the command is gone
-by the time that somebody else can be granted the lock. A coordctl that is killed takes the command with it.
+by the time that somebody else can be granted the lock. A coordctl that is killed takes the group with it (guarded.py).
 
 Works on the main thread only, where signals arrive.
 """
@@ -57,7 +57,7 @@ class Supervisor:
         """Start the command and wait for its end."""
         with _signals() as arrivals:
             child = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(_GUARD), str(os.getpid()), *arguments],
+                [sys.executable, "-I", "-S", str(_GUARD), "watch", str(os.getpid()), *arguments],
                 env=dict(environment),
                 process_group=0,
             )

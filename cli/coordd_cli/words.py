@@ -14,8 +14,10 @@ __all__ = ["milliseconds", "pairs", "parse_fence", "read_bytes", "read_text"]
 _UNITS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}
 
 
-def milliseconds(text: str) -> int:
-    """`500ms`, `10s`, `1.5m`, `1h`, or a plain number of seconds. For typer's `parser`."""
+def milliseconds(text: str | int) -> int:
+    """`500ms`, `10s`, `1.5m`, `1h`, or a plain number of seconds. For typer's `parser`, which is given defaults, too."""
+    if isinstance(text, int):
+        return text
     found = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|)", text.strip())
     if found is None:
         raise typer.BadParameter(f"{text!r} is no duration; write for example 500ms, 10s, 5m or 1h")

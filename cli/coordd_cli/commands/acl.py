@@ -60,6 +60,20 @@ def create(
     _hand_over(call, accessor, secret, out)
 
 
+@token.command("update")
+@command
+def update(
+    call: Call,
+    accessor: Annotated[str, typer.Argument(help="The token; `anonymous` is the one of those who show none.")],
+    policy: Annotated[list[str] | None, typer.Option("--policy", help="All that it shall have.")] = None,
+    description: Annotated[str, typer.Option(help="For people.")] = "",
+    management: Annotated[bool, typer.Option("--management", help="May do everything.")] = False,
+) -> None:
+    """Give a token other policies. Its secret stays."""
+    done = call.link.write(AclPutToken(accessor, b"", tuple(policy or ()), description, management), Done)
+    call.render.done(f"token {accessor} is changed", accessor=accessor, index=done.index)
+
+
 @token.command("list")
 @command
 def list_tokens(call: Call) -> None:

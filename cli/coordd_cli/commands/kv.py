@@ -87,7 +87,8 @@ def list_(
         call.render.rows([{"key": name} for name in names], ["key"])
     else:
         found = call.link.read(KvList(prefix), KvPairs).pairs
-        call.render.rows(map(_row, found), ["key", "value", "version", "modify_index"])
+        rows = [_row(one) if call.render.json else _row(one) | {"value": one.value} for one in found]
+        call.render.rows(rows, ["key", "value", "version", "modify_index"])
 
 
 def _demand(done: Done, key: str, cas: int | None) -> None:

@@ -25,6 +25,7 @@ __all__ = ["add_to"]
 GRACE_SHARE = 0.15
 LONGEST_GRACE_SECONDS = 2.0
 """Between SIGTERM and SIGKILL, a part of the TTL: all of it is over before the lock can be another's."""
+LEAST_RELEASE_SECONDS = 0.5
 
 
 def add_to(app: typer.Typer) -> None:
@@ -76,14 +77,16 @@ def _run(call: Call, name: str, arguments: list[str], ttl: float, wait: float | 
         grace = min(GRACE_SHARE * ttl, LONGEST_GRACE_SECONDS)
         outcome = Supervisor(lambda: held.left, grace).run(arguments, environment)
     finally:
-        _give_back(held)
+        _give_back(call, held)
     if outcome.lock_lost:
         raise LockLostError(f"lock {name!r} was lost or could soon have been, so the command was ended")
     return outcome.status
 
 
-def _give_back(held: "Lock") -> None:
-    """If nobody hears of it, the TTL gives it back."""
+def _give_back(call: Call, held: "Lock") -> None:
+    """If nobody hears of it, the TTL gives it back; there is no use in trying for longer than that."""
+    client = call.link.client
+    client.timeout = max(LEAST_RELEASE_SECONDS, min(client.timeout, held.left))
     with contextlib.suppress(CoorddError):
         held.release()
 
