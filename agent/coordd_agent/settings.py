@@ -4,11 +4,25 @@ Files in the folder `services_dir` hold `[[services]]` and `[[checks]]` tables, 
 `config.load(ServicesFile, path)`.
 """
 
+import ipaddress
 import re
+from collections.abc import Iterator
+from pathlib import Path
 
 from coordd.config import ADDRESS, FQDN, NAME, PUBLIC_KEY, Form, setting, table
 
-__all__ = ["DnsSettings"]
+__all__ = [
+    "AgentSettings",
+    "CacheSettings",
+    "CheckSettings",
+    "CheckTable",
+    "DnsSettings",
+    "ServerEntry",
+    "ServiceTable",
+    "ServicesFile",
+    "SoaSettings",
+    "SyncSettings",
+]
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -28,7 +42,20 @@ TTL_NAME = Form(
 )
 
 
+HOST = Form(
+    "an IP address or a host's name",
+    lambda text: None if FQDN.find_fault(text) is None or _is_ip(text) else "has another form",
+)
+TEXT = Form("a text that is not empty", lambda text: None if text else "is empty")
 OPTIONAL_FQDN = Form(f"{FQDN.text}, or empty", lambda text: FQDN.find_fault(text) if text else None)
+
+
+def _is_ip(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _host_port_fault(text: str) -> str | None:
@@ -120,3 +147,137 @@ class DnsSettings:
             if name.endswith("*") and service.startswith(name[:-1]) and len(name) > best:
                 best, ttl = len(name), entry.ttl_s
         return ttl
+
+
+@table
+class CacheSettings:
+    """[cache]: views of what this host uses."""
+
+    max_entries: int = setting("views kept", default=1_024, unit="entries", least=1, most=4_000)
+    max_absent: int = setting("views kept of names that do not exist", default=256, unit="entries", least=1, most=4_000)
+    max_bytes: int = setting("memory for views", default=32 * MIB, unit="bytes", least=64 * KIB, most=1024 * MIB)
+    idle_s: int = setting("time without use after which a view ends", default=600, unit="s", least=1, most=604_800)
+    max_stale_ms: int = setting(
+        "age above which a view is no longer answered from; 0 for no limit",
+        default=0,
+        unit="ms",
+        least=0,
+        most=7 * 86_400_000,
+    )
+
+
+@table
+class CheckSettings:
+    """[checks]: what health checks may do."""
+
+    allow_link_local: bool = setting(
+        "let HTTP checks ask link-local addresses, where clouds keep secrets", default=False
+    )
+
+
+@table
+class SyncSettings:
+    """[sync]: how the catalog is kept equal to what is registered here."""
+
+    interval_s: float = setting(
+        "how often the catalog is compared, besides at each change", default=60.0, unit="s", least=1, most=3_600
+    )
+    output_interval_s: float = setting(
+        "least time between two writes of a check whose output alone changed",
+        default=300.0,
+        unit="s",
+        least=0,
+        most=86_400,
+    )
+
+
+@table
+class AgentSettings:
+    """The whole file."""
+
+    node: str = setting("name of this host in the catalog; the host's own name if empty", default="", form=NODE_NAME)
+    address: str = setting("address under which others reach this host", form=HOST)
+    data_dir: Path = setting("folder for registrations and identity", default=Path("/var/lib/coordd-agent"))
+    local_socket: Path = setting("socket for programs on this host", default=Path("/run/coordd/agent.sock"))
+    services_dir: Path | None = setting("folder of *.toml files with services and checks", default=None)
+    token_file: Path | None = setting("file with the secret of the agent's ACL token", default=None)
+    servers: tuple[ServerEntry, ...] = setting("servers to begin with; one is enough", form=None)
+    meta: dict[str, str] = setting("free metadata of this host", default={})
+    tagged_addresses: dict[str, str] = setting("more addresses, such as lan_ipv6", default={})
+    dns: DnsSettings = setting("names and how they are answered", default=DnsSettings())
+    cache: CacheSettings = setting("views of what this host uses", default=CacheSettings())
+    checks: CheckSettings = setting("what health checks may do", default=CheckSettings())
+    sync: SyncSettings = setting("how the catalog is kept up to date", default=SyncSettings())
+
+    def conflicts(self) -> Iterator[tuple[str, str]]:
+        if not self.servers:
+            yield "servers", "is empty: at least one [[servers]] table is needed"
+
+
+# --- services.d -------------------------------------------------------------------------------------------------------
+
+
+@table
+class CheckTable:
+    """[[checks]] or [[services.checks]]: one of http, tcp and ttl_ms is given."""
+
+    id: str = setting("the check's id; service:<id of the service> if empty", default="")
+    name: str = setting("what people read", default="")
+    http: str = setting("URL to ask: 2xx passes, 429 warns, anything else is critical", default="", form=URL)
+    method: str = setting(
+        "HTTP method", default="GET", choices=("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+    )
+    headers: dict[str, str] = setting("HTTP headers", default={})
+    body: str = setting("HTTP body", default="")
+    tls_skip_verify: bool = setting("take any certificate", default=False)
+    tcp: str = setting("host:port that must accept a connection", default="", form=HOST_PORT)
+    ttl_ms: int = setting(
+        "the service reports at least this often; 0 for another kind of check",
+        default=0,
+        unit="ms",
+        least=0,
+        most=604_800_000,
+    )
+    interval_ms: int = setting("between two runs", default=10_000, unit="ms", least=100, most=604_800_000)
+    timeout_ms: int = setting("of one run", default=10_000, unit="ms", least=100, most=604_800_000)
+    success_before_passing: int = setting(
+        "successes in a row before it passes again", default=0, unit="results", least=0, most=1_000
+    )
+    failures_before_critical: int = setting(
+        "failures in a row before it is critical", default=0, unit="results", least=0, most=1_000
+    )
+    status: str = setting("before the first result", default="critical", choices=("passing", "warning", "critical"))
+    notes: str = setting("for people", default="")
+
+    def conflicts(self) -> Iterator[tuple[str, str]]:
+        if [bool(self.http), bool(self.tcp), bool(self.ttl_ms)].count(True) != 1:
+            yield "http", "is not the only kind of check: give exactly one of http, tcp and ttl_ms"
+
+
+@table
+class ServiceTable:
+    """[[services]]: one instance of a service on this host."""
+
+    name: str = setting("the service's name; letters, digits and hyphens if DNS is to find it", form=TEXT)
+    id: str = setting("tells instances on one host apart; the name if empty", default="")
+    tags: tuple[str, ...] = setting("labels to select by", default=())
+    address: str = setting("if it is not the node's", default="", form=HOST)
+    port: int = setting("where it listens", default=0, unit="port", least=0, most=65_535)
+    meta: dict[str, str] = setting("free metadata", default={})
+    weight_passing: int = setting("its share among SRV records", default=1, unit="weight", least=1, most=65_535)
+    weight_warning: int = setting("its share while in state warning", default=1, unit="weight", least=1, most=65_535)
+    enable_tag_override: bool = setting("let others change the tags in the catalog", default=False)
+    checks: tuple[CheckTable, ...] = setting("how the agent finds out whether it is well", default=())
+
+
+@table
+class ServicesFile:
+    """One file in services_dir."""
+
+    services: tuple[ServiceTable, ...] = setting("services of this host", default=())
+    checks: tuple[CheckTable, ...] = setting("checks of the host itself; each needs an id", default=())
+
+    def conflicts(self) -> Iterator[tuple[str, str]]:
+        for number, check in enumerate(self.checks):
+            if not check.id:
+                yield f"checks[{number}].id", "is missing: a check of the host itself needs one"

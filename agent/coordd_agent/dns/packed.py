@@ -24,12 +24,14 @@ MAX_KEY_BYTES = 300
 
 
 class _Entry:
-    __slots__ = ("queries", "size", "variants")
+    __slots__ = ("left", "queries", "size", "variants")
 
     def __init__(self, key: bytes) -> None:
         self.queries: frozenset[Query] = frozenset()
         self.variants: deque[bytes] = deque(maxlen=VARIANTS)
         self.size = len(key)
+        self.left = 0
+        """Length of the pile when it was last looked at."""
 
 
 class PackedAnswers:
@@ -61,6 +63,15 @@ class PackedAnswers:
         complete = not varied or len(entry.variants) == VARIANTS
         self.piles[key] = list(entry.variants) * (USES // len(entry.variants)) if complete else []
         self._make_room()
+
+    def take_used(self) -> set[Query]:
+        """The queries behind all answers that were given since the last call."""
+        used: set[Query] = set()
+        for key, entry in self._entries.items():
+            if len(self.piles[key]) != entry.left:
+                entry.left = len(self.piles[key])
+                used |= entry.queries
+        return used
 
     def drop(self, query: Query) -> None:
         """Forget everything made from the view of `query`."""

@@ -67,6 +67,10 @@ class Resolver:
         self.udp.drop(query)
         self.tcp.drop(query)
 
+    def used_queries(self) -> set[Query]:
+        """Views whose ready-made answers were given since the last call: the cache does not see that."""
+        return self.udp.take_used() | self.tcp.take_used()
+
     def servers_changed(self) -> None:
         """Server names are in SOA, NS and node answers, which no view stands for: all is made anew."""
         self.udp.clear()
