@@ -170,14 +170,14 @@ class Faults:
         server = self._world.leader() if self._chance.happens(0.5) else self._someone()
         if server is None:
             return False
-        server.disk.stalled_until = self._around.schedule.now + self._lasting()
+        server.writer.stalled_until = self._around.schedule.now + self._lasting()
         return True
 
     def _slow_disk(self) -> bool:
         server = self._someone()
         if server is None:
             return False
-        disk = server.disk
+        disk = server.writer
         disk.slowness = self._chance.uniform(2, 30)
 
         def recover() -> None:

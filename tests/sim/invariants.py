@@ -4,10 +4,12 @@ Most are checked where they can break: an entry when it is made, a vote when it 
 induction that is as good as comparing everything each time, which `paranoid.py` does.
 """
 
+from collections.abc import Sequence
+
 from coordd.messages.entry import CONFIGURATION
 from coordd.messages.peer import AppendEntries, AppendResponse, PeerMessage, RaftMessage, RequestVote, VoteResponse
 from coordd.raft.output import Output, Role
-from coordd.types import Base, Configuration, HardState, Index, LogSlice, LogWrite, ServerId, SnapshotMeta, Term
+from coordd.types import Base, Configuration, Index, LogSlice, LogWrite, ServerId, Term
 from tests.sim.ledger import Ledger, Position, Record, TermLog, majorities
 from tests.sim.look import Look
 
@@ -35,12 +37,6 @@ class Invariants:
         self.ledger = Ledger()
         self._advertised: dict[tuple[ServerId, Term, bool], Position] = {}
         """(last term, last index) that a candidate, in a campaign for a term, said of its log: the highest."""
-
-    def founded(self, server: ServerId, piece: LogSlice) -> None:
-        """The first entry of all, written before any core runs."""
-        record = self.ledger.record(server)
-        record.durable.put(piece)
-        record.hard = HardState(1)
 
     # --- lives of a server -------------------------------------------------------------------------------------------
 
@@ -159,9 +155,9 @@ class Invariants:
             )
             check(term >= previous, 2, "terms fall along the log", server=record.id, index=index, term=term)
             if made:
-                own = look.role is Role.LEADER and term == look.term
+                own = (look.role is Role.LEADER and term == look.term) or (index == 1 and len(ledger.entries) == 1)
                 check(own, 2, "an entry that no leader made", server=record.id, index=index, term=term, role=look.role)
-                if entry[0] == CONFIGURATION:
+                if entry[0] == CONFIGURATION and index > 1:
                     self._changed(record, index, look)
             previous = term
 
@@ -319,7 +315,7 @@ class Invariants:
         if record.submitted.base < base.index:
             record.submitted.compact(base.index)
 
-    def installed(self, server: ServerId, snapshot: SnapshotMeta) -> None:
+    def installed(self, server: ServerId, snapshot: Base) -> None:
         """Log and state start anew from a snapshot, durably. Called before the core is told."""
         record = self.ledger.records[server]
         check(snapshot.index <= self.ledger.commit, 6, "a snapshot of what is not committed", server=server)
@@ -437,7 +433,7 @@ class Invariants:
     def read_asked(self, server: ServerId, read: int) -> None:
         self.ledger.records[server].reads[read] = self.ledger.commit
 
-    def applied(self, server: ServerId, first: Index, entries: list[tuple[Term, bytes]], digest: object) -> None:
+    def applied(self, server: ServerId, first: Index, entries: Sequence[tuple[Term, bytes]], digest: object) -> None:
         """The state took these entries, and looks like this now."""
         ledger, record = self.ledger, self.ledger.records[server]
         last = first + len(entries) - 1

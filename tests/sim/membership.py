@@ -6,7 +6,7 @@ and wait, with a new disk, to be added as somebody else.
 
 from typing import TYPE_CHECKING
 
-from coordd.raft.events import AddServer, ChangeRequested, PromoteServer, RemoveServer, TransferRequested
+from coordd.raft.events import AddServer, ChangeRequested, PromoteServer, RemoveServer
 from coordd.raft.output import Accepted
 from coordd.types import Configuration, Member, ServerId
 from tests.sim.chance import Chance
@@ -69,10 +69,9 @@ class Operator:
         else:
             learner = self._chance.choice(learners).id
             change = PromoteServer(learner) if kind == "promote" else RemoveServer(learner)
-        output = leader.step(ChangeRequested(change, force=self._chance.happens(0.1)))
-        assert output is not None
-        self._around.say("op", kind, output.change)
-        if isinstance(output.change, Accepted):
+        answer = leader.node.change(ChangeRequested(change, force=self._chance.happens(0.1)), leader.now())
+        self._around.say("op", kind, answer)
+        if isinstance(answer, Accepted):
             self._around.counts["membership changes"] += 1
             self._around.counts[f"membership {kind}"] += 1
 
@@ -105,7 +104,5 @@ class Operator:
             return False
         others = [server.id for server in self._world.members() if server is not leader]
         target = self._chance.choice([None, *others])
-        output = leader.step(TransferRequested(target))
-        assert output is not None
-        self._around.say("op", "transfer", output.transfer)
+        self._around.say("op", "transfer", leader.node.transfer(target, leader.now()))
         return True

@@ -35,7 +35,7 @@ class Outcome:
 
 def run(options: Options, trace_file: TextIO | None = None) -> Outcome:
     """Never raises for what the simulated servers do: any exception of theirs is a finding."""
-    started = time.perf_counter()
+    started = time.process_time()
     failure = report = ""
     with memory_folder() as folder:
         world = World(options, folder, trace_file)
@@ -53,7 +53,7 @@ def run(options: Options, trace_file: TextIO | None = None) -> Outcome:
             world.close()
         if failure:
             report += "\n".join(world.around.trace.newest(SHOWN))
-    summary = Summary(world.around.counts, 1, world.around.schedule.now, time.perf_counter() - started)
+    summary = Summary(world.around.counts, 1, world.around.schedule.now, time.process_time() - started)
     return Outcome(options, summary, failure, report)
 
 

@@ -1,62 +1,54 @@
-"""One server: the shipped core, log store and state, driven by the duties that `raft/output.py` lists.
+"""One server: the daemon's parts on virtual time, network and disk.
 
-A thin stand-in for the server's own driver: no sockets, no threads; disk, network and clock are virtual. What a crash
-takes is everything in this object but the disk and the last image of the state.
+Core, node, API, proposals, reads, watches, the leader's duties, log store and state are the shipped ones; this file is
+what `server/daemon.py` is to them: it assembles one life and turns its loop. What comes in waits until the loop, which
+has a latency of its own, takes it up. A crash takes everything in a life but the disk and the state's last image.
 """
 
-from collections import deque
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from coordd.errors import invariant
-from coordd.messages.client import Reply, Request
-from coordd.messages.codec import decode_peer, encode_peer
-from coordd.messages.entry import encode_configuration
+from coordd.messages.client import ReplyBody, Request
+from coordd.messages.codec import decode_peer, encode_peer, encode_request
+from coordd.messages.command import Command
 from coordd.messages.peer import Message, PeerMessage, SnapshotChunk, SnapshotCredit
 from coordd.raft.core import Raft
-from coordd.raft.events import (
-    Applied,
-    Compacted,
-    CompactionAsked,
-    EntriesRead,
-    Event,
-    Persisted,
-    Received,
-    Restarted,
-    SnapshotInstalled,
-    Ticked,
-)
-from coordd.raft.output import Output, ReadEntries, Role
+from coordd.raft.events import Event, Founded, ReadRequested
+from coordd.raft.output import Output
+from coordd.raft.replica import Rng
+from coordd.raft.settings import RaftSettings
+from coordd.server.api import Api
+from coordd.server.node import Node
+from coordd.server.observed import Observed
+from coordd.server.operator import Operator
+from coordd.server.proposals import Proposals
+from coordd.server.reads import Reads
+from coordd.server.terms import LeaderDuties
+from coordd.server.waiting import Waiter
+from coordd.server.watches import Watches
 from coordd.state.machine import Machine
+from coordd.state.topics import Topic
 from coordd.storage.log_store import LogStore
-from coordd.types import (
-    Base,
-    Configuration,
-    HardState,
-    Index,
-    LogSlice,
-    LogWrite,
-    ServerId,
-    SnapshotMeta,
-    Term,
-    server_name,
-)
+from coordd.storage.writer import ChainFound, Completion
+from coordd.types import Configuration, Index, ServerId, Term, server_name
 from tests.sim.chance import Chance
 from tests.sim.clock import Clock
 from tests.sim.disk import Disk
 from tests.sim.ledger import TermLog
-from tests.sim.look import insides, look
-from tests.sim.requests import Requests
+from tests.sim.look import look
+from tests.sim.machine import EMPTY, Image, WatchedMachine
 from tests.sim.snapshots import Snapshots
-from tests.sim.state import EMPTY, Image, image_of, machine_from
 from tests.sim.surroundings import Surroundings
+from tests.sim.writer import VirtualWriter
 
-__all__ = ["Asked", "Server"]
+__all__ = ["Answered", "Asked", "Server"]
 
 ALL = 1 << 40
 """More bytes than any log here has."""
 ROUNDING = 1e-7
 """Seconds added to a deadline, so that the server's own clock, whose rate is not 1, has certainly passed it."""
+OFTEN = 0.1
 
 
 class Asked(NamedTuple):
@@ -66,6 +58,46 @@ class Asked(NamedTuple):
     request: Request
 
 
+class Answered(NamedTuple):
+    """And its answer."""
+
+    request: int
+    body: ReplyBody
+
+
+class _WatchedRaft(Raft):
+    """The shipped core; the judge sees every output before it is acted on."""
+
+    def __init__(self, settings: RaftSettings, rng: Rng, server: "Server") -> None:
+        super().__init__(settings, rng)
+        self._server = server
+
+    def step(self, event: Event, now: float) -> Output:
+        server, around = self._server, self._server.around
+        if isinstance(event, ReadRequested):
+            around.invariants.read_asked(server.id, event.read)
+        around.say(server.name, "step", event)
+        output = super().step(event, now)
+        around.counts["steps"] += 1
+        for fact in output.facts:
+            around.say(server.name, "fact", fact)
+            around.counts[f"fact {fact.name}"] += 1
+        around.invariants.stepped(server.id, output, look(self))
+        return output
+
+
+class _Operator:
+    """What the API needs of the operator's part; membership goes to the node directly."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    def leader_address(self) -> str:
+        leader, configuration = self._node.raft.replica.leader, self._node.configuration
+        found = configuration.member(leader) if leader and configuration else None
+        return found.client_address if found else ""
+
+
 class Server:
     """One host by name. `up` while a process lives on it; each life is one `start` to one `crash` or `stop`."""
 
@@ -73,76 +105,96 @@ class Server:
         self.around = around
         self.name = name
         self._chance = chance
-        self.clock = Clock(around.schedule, chance.uniform(10, 1000), chance.uniform(0.98, 1.02))
+        self.clock = Clock(around.schedule, chance.uniform(10, 1000), chance.uniform(0.99, 1.01))
+        self.wall_offset = 1.7e9 + chance.uniform(-5, 5)
         self.disk = Disk(around, name, chance.branch("disk"))
-        self.image: Image = EMPTY
-        """What the last checkpoint of the state left on the disk."""
+        self.images: dict[str, Image] = {}
+        """State files on the disk, by name: what the last checkpoint left of each."""
         self.id = ServerId("")
         self.up = False
         self.life = 0
         self.paused = False
-        self._inbox: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
-        self.machine: Machine
-        self.raft: Raft
+        self.node: Node
+        self.writer: VirtualWriter
 
     # --- lives -------------------------------------------------------------------------------------------------------
 
     def format(self) -> ServerId:
         """Use the empty data folder for the first time."""
-        self.disk.open()
-        self.id = self.disk.server
-        self.disk.stop()
+        store = self.disk.open()
+        self.id = store.identity.server
+        store.close()
         return self.id
-
-    def found(self, configuration: Configuration) -> None:
-        """Be the one server that founds the cluster: write entry 1."""
-        entry = encode_configuration(configuration)
-        piece = LogSlice(1, [entry], ((1, 1),))
-        self.around.invariants.ledger.note(1, 1, 0, entry)
-        self.around.invariants.founded(self.id, piece)
-        self.disk.open().write([LogWrite(1, HardState(1, None, 0), piece, True)])
-        self.disk.stop()
 
     def start(self) -> None:
         invariant(not self.up, "a server is started twice")
-        around = self.around
-        store = self.disk.open()
-        self.id = self.disk.server
+        around, store = self.around, self.disk.open()
+        self.id = store.identity.server
         self.life += 1
         self.up, self.paused = True, False
         recovered = store.recover()
         self._report(store)
-        self.machine = machine_from(self.image)
-        around.invariants.restored(self.id, self.machine.applied)
-        self.requests = Requests(self)
-        self.snapshots = Snapshots(self)
-        self._events: deque[Event] = deque()
-        self._stepping = False
-        self._waiting: deque[tuple[int, Term, PeerMessage]] = deque()
-        """Messages that follow a write: (number of the last write before them, the core's term then, message)."""
-        self._submitted = self._durable = 0
-        self._installing = 0
-        self._tick_at = self._due = float("inf")
-        self._apply_to: Index = 0
-        self._applying = False
-        self._checkpointed = self.machine.applied
-        self._compacting = False
-        self.raft = Raft(around.tuning.raft, self._chance.branch(f"core-{self.life}"))
-        around.say(self.name, "start", recovered)
+        machine = self.machine_from(self.images.get(recovered.base.state_file, EMPTY))
+        around.invariants.restored(self.id, machine.applied)
+        self._assemble(store, machine)
         around.counts["starts"] += 1
-        self.step(
-            Restarted(
-                self.id,
-                store.identity.boot,
-                recovered.hard_state,
-                recovered.base,
-                recovered.tail,
-                recovered.tail_previous_term,
-                recovered.configurations,
-                self.machine.applied,
-                recovered.promised,
-            )
+        around.say(self.name, "start", recovered)
+        self.node.start(self.id, store.identity.boot, recovered, self.now())
+        self._set_timer()
+
+    def _assemble(self, store: LogStore, machine: Machine) -> None:
+        around, life = self.around, self.life
+        self._inbox: list[tuple[Callable[..., object], tuple[Any, ...]]] = []
+        self._awake = False
+        self._timer = self._due = float("inf")
+        self._changes: set[Topic] = set()
+        self._was_leading = False
+        self._often_at = self.now()
+        self._apply_at = 0.0
+        self._checkpointed = machine.applied
+        self.writer = VirtualWriter(
+            around,
+            store,
+            self._chance.branch(f"writer-{life}"),
+            self.now,
+            lambda done: self.act(life, self._completed, done),
         )
+        self.snapshots = Snapshots(self)
+        raft = _WatchedRaft(around.tuning.raft, self._chance.branch(f"core-{life}"), self)
+        self.node = node = Node(
+            raft=raft,
+            writer=self.writer,
+            links=self,
+            snapshots=self.snapshots,
+            machine=machine,
+            observed=Observed(),
+            clock=self.now,
+        )
+        self._proposals = Proposals(self, 1000)
+        self._watches = Watches(1000, 5.0, lambda query: node.machine.topics(query))
+        self._reads = Reads(node=node, answers=self, watches=self._watches, limit=1000, longest_wait=10.0)
+        self._duties = LeaderDuties(
+            node=node,
+            propose=self._propose_own,
+            client_expiry=600.0,
+            beat_interval=1.0,
+            beat_timeout=5.0,
+            reap_after=600.0,
+        )
+        self._api = Api(
+            node=node,
+            answers=self,
+            proposals=self._proposals,
+            reads=self._reads,
+            watches=self._watches,
+            duties=self._duties,
+            operator=cast(Operator, _Operator(node)),
+            beats=lambda _: None,
+            wall=self.wall,
+        )
+        node.on_reads = self._reads.told
+        node.on_leadership = self._leadership_changed
+        node.on_machine = self._machine_replaced
 
     def _report(self, store: LogStore) -> None:
         """Tell the judge what the disk holds, from the files."""
@@ -152,29 +204,32 @@ class Server:
         hard = store._hard_state
         self.around.invariants.booted(self.id, store.identity.boot, log, hard.term, hard.vote)
 
+    def machine_from(self, image: Image) -> WatchedMachine:
+        return WatchedMachine.from_image(image, self._applied)
+
     def crash(self) -> str:
-        fate = self.disk.crash()
+        fate = self.disk.cut(self.writer)
         self._end()
         self.around.say(self.name, "crash", fate)
         return fate
 
     def stop(self) -> None:
-        """A clean end."""
-        self.disk.stop()
+        """A clean end: what was submitted is lost, as nobody heard of it."""
+        self.writer.end()
+        self.writer.store.close()
         self._end()
         self.around.say(self.name, "stop")
 
     def _end(self) -> None:
         self.up = self.paused = False
         self.life += 1
-        self._inbox.clear()
-        self.machine.close()
+        self.node.machine.close()
         self.around.invariants.ended(self.id)
 
     def wipe(self) -> ServerId:
         """A new disk: a new identity."""
         self.disk.wipe()
-        self.image = EMPTY
+        self.images.clear()
         return self.format()
 
     def pause(self) -> None:
@@ -183,273 +238,198 @@ class Server:
 
     def resume(self) -> None:
         self.paused = False
-        inbox, self._inbox = self._inbox, []
-        for action, arguments in inbox:
-            if self.up:
-                action(*arguments)
+        self._wake()
 
     # --- time --------------------------------------------------------------------------------------------------------
 
     def now(self) -> float:
         return self.clock.now()
 
-    def later(self, delay: float, action: Callable[..., None], *arguments: Any) -> None:
-        """Within this life, and not while paused."""
+    def wall(self) -> float:
+        return self.wall_offset + self.around.schedule.now
+
+    def act(self, life: int, action: Callable[..., object], *arguments: Any) -> None:
+        """In the next turn of this life's loop."""
+        if life == self.life:
+            self._inbox.append((action, arguments))
+            self._wake()
+
+    def later(self, delay: float, action: Callable[..., object], *arguments: Any) -> None:
         self.around.schedule.after(delay, self.act, self.life, action, *arguments)
 
-    def act(self, life: int, action: Callable[..., None], *arguments: Any) -> None:
-        if life != self.life:
+    def _wake(self) -> None:
+        if not self._awake and not self.paused:
+            self._awake = True
+            latency = self.around.tuning.loop_latency
+            delay = self._chance.expovariate(1.0) * latency if latency else 0.0
+            self.around.schedule.after(delay, self._turn_if, self.life)
+
+    def _set_timer(self) -> None:
+        reading = min(self.node.next_deadline, self._often_at)
+        self._due = self.clock.virtual(reading) + ROUNDING
+        if self._due < self._timer:
+            self._timer = self._due
+            self.around.schedule.at(self._due, self._ring, self.life, self._due)
+
+    def _ring(self, life: int, at: float) -> None:
+        if life != self.life or at != self._timer:
             return
-        if self.paused:
-            self._inbox.append((action, arguments))
+        self._timer = float("inf")
+        if self._due > self.around.schedule.now:
+            self._set_timer()
         else:
+            self._wake()
+
+    # --- the loop ----------------------------------------------------------------------------------------------------
+
+    def _turn_if(self, life: int) -> None:
+        if life == self.life:
+            self._awake = False
+            if not self.paused:
+                self._turn()
+
+    def _turn(self) -> None:
+        """As the daemon's: what came in, one proposal, the tick, a slice of applying, answers."""
+        now = self.now()
+        inbox, self._inbox = self._inbox, []
+        for action, arguments in inbox:
             action(*arguments)
+        self._propose(now)
+        self._reads.turn(now)
+        if now >= self.node.next_deadline:
+            self.node.tick(now)
+        self._apply(now)
+        self._duties.turn(self._changes, now, self.wall())
+        self._watches.changed(sorted(self._changes))
+        self._changes = set()
+        self._reads.turn(now)
+        if now >= self._often_at:
+            self._often(now)
+        self._set_timer()
 
-    def _set_timer(self, deadline: float) -> None:
-        if deadline == float("inf"):
+    def _propose(self, now: float) -> None:
+        entries = self._proposals.take_batch(now)
+        if entries:
+            answer = self.node.propose(entries, now)
+            self._proposals.proposed(answer, _Operator(self.node).leader_address())
+
+    def _propose_own(self, command: Command, now: float) -> None:
+        self._api.propose(command, now)
+
+    def _apply(self, now: float) -> None:
+        schedule, tuning = self.around.schedule, self.around.tuning
+        if schedule.now < self._apply_at or not self.node.behind:
             return
-        at = self.clock.virtual(deadline) + ROUNDING
-        self._due = at
-        if at < self._tick_at:
-            self._tick_at = at
-            self.around.schedule.at(at, self.act, self.life, self._tick, at)
+        batch = self.node.apply_some(tuning.apply_entries, now)
+        if batch is not None:
+            self._changes |= self.node.machine.changes
+            self._proposals.applied(batch)
+            if self.node.machine.applied - self._checkpointed >= tuning.checkpoint_entries and not self.snapshots.busy:
+                self._checkpoint(now)
+        if self.node.behind:
+            delay = self._chance.expovariate(1.0) * tuning.apply_latency
+            self._apply_at = schedule.now + delay
+            schedule.after(delay, self.act, self.life, _nothing)
 
-    def _tick(self, at: float) -> None:
-        if at != self._tick_at:
+    def _applied(self, first: Index, entries: Any, digest: int) -> None:
+        self.around.counts["applied"] += len(entries)
+        self.around.invariants.applied(self.id, first, entries, digest)
+
+    def _checkpoint(self, now: float) -> None:
+        """The state's image becomes durable; then the log below it may go, but for a reserve."""
+        machine = self.node.machine
+        assert isinstance(machine, WatchedMachine)
+        self._checkpointed = machine.applied
+        self.images[self.node.state_file] = machine.image()
+        self.around.counts["checkpoints"] += 1
+        wanted = machine.applied - self.around.tuning.trailing_entries
+        if wanted > 0:
+            self.node.compact(wanted, now)
+
+    def _often(self, now: float) -> None:
+        self._often_at = now + OFTEN
+        self._duties.tick(now, self.wall())
+        self._propose(now)
+        self._proposals.expire(now)
+        self._reads.expire(now)
+        self._watches.tick(now)
+        configuration = self.node.configuration
+        members = [m for m in configuration.members if m.id != self.id] if configuration else []
+        connected = self.around.network.connected
+        self.node.look_at_links(frozenset(m.id for m in members if connected(self.name, m.name)), now)
+
+    # --- what comes in -----------------------------------------------------------------------------------------------
+
+    def deliver(self, travelled: object) -> None:
+        """Something arrives at this host; it may be meant for a server that is no more."""
+        if not self.up:
             return
-        self._tick_at = float("inf")
-        now = self.around.schedule.now
-        if self._due > now:
-            self._tick_at = self._due
-            self.around.schedule.at(self._due, self.act, self.life, self._tick, self._due)
-            return
-        stalled = self.disk.stalled_for() > self.around.tuning.raft.election_timeout / 2
-        self.step(Ticked(stalled))
+        if isinstance(travelled, Asked):
+            self.act(self.life, self._ask, travelled)
+        else:
+            message = decode_peer(travelled).message if isinstance(travelled, bytes) else travelled
+            self.act(self.life, self._receive, message)
 
-    # --- the core's duties -------------------------------------------------------------------------------------------
+    def _ask(self, asked: Asked) -> None:
+        self._api.handle(asked.client.encode(), encode_request(asked.request), self.now())
 
-    def receive(self, message: PeerMessage) -> None:
+    def _receive(self, message: PeerMessage) -> None:
         if isinstance(message, SnapshotChunk):
             self.snapshots.chunk(message)
         elif isinstance(message, SnapshotCredit):
             self.snapshots.credited(message)
-        elif isinstance(message, Message):
-            self.step(Received(message))
+        elif isinstance(message, Message) and message.receiver == self.id:
+            self.node.receive(message, self.now())
 
-    def step(self, event: Event) -> Output | None:
-        """One event after the other: what an output causes at once waits until the output is dealt with.
+    def _completed(self, completion: Completion) -> None:
+        if isinstance(completion, ChainFound):
+            self.snapshots.chain_found(completion)
+        else:
+            self.node.completed(completion, self.now())
 
-        Returns the output of this very event, unless it had to wait.
-        """
-        self._events.append(event)
-        if self._stepping:
-            return None
-        self._stepping = True
-        first: Output | None = None
-        try:
-            life = self.life
-            while self._events and life == self.life:
-                output = self._step(self._events.popleft())
-                first = first or output
-        finally:
-            self._stepping = False
-        return first
+    def _leadership_changed(self) -> None:
+        if self._was_leading and not self.node.leading:
+            self._proposals.leadership_lost()
+        self._was_leading = self.node.leading
 
-    def _step(self, event: Event) -> Output:
+    def _machine_replaced(self) -> None:
+        self._watches.wake_all()
+        self._changes.clear()
+        machine = self.node.machine
+        self._checkpointed = machine.applied
+        self.around.invariants.restored(self.id, machine.applied)
+        self.around.invariants.resembles(self.id, machine.applied, machine.digest)
+
+    # --- what goes out -----------------------------------------------------------------------------------------------
+
+    def send(self, message: PeerMessage) -> bool:
+        """The node's `Links`."""
         around = self.around
-        around.counts["steps"] += 1
-        output = self.raft.step(event, self.clock.now())
-        seen = look(self.raft)
-        around.say(self.name, "step", event)
-        if output.facts:
-            around.say(self.name, "fact", output.facts)
-            for fact in output.facts:
-                around.counts[f"fact {fact.name}"] += 1
-        around.invariants.stepped(self.id, output, seen)
-        self._perform(output, seen.term)
-        return output
-
-    def _perform(self, output: Output, term: Term) -> None:
-        if output.install_snapshot is not None:
-            self._install(output.install_snapshot)
-        if output.write is not None:
-            self._submitted = output.write.sequence
-            self.disk.submit(output.write, self._written)
-        for message in output.messages_now:
-            self.send(message)
-        for message in output.messages_after_persist:
-            self._waiting.append((self._submitted, term, message))
-        if output.messages_after_persist:
-            self._release()
-        for wanted in output.read_entries:
-            self._read(wanted)
-        for peer in output.stop_snapshot:
-            self.snapshots.stop(peer)
-        for sending in output.send_snapshot:
-            self.snapshots.send(sending)
-        if output.expect_snapshot is not None:
-            self.snapshots.expect(*output.expect_snapshot)
-        if output.compact:
-            self._compact(output.compact)
-        if output.reads_ready:
-            self.requests.ready(output.reads_ready)
-        if output.committed:
-            self._apply_to = output.committed
-            self._apply_soon()
-        self._set_timer(output.next_deadline)
-
-    def send(self, message: PeerMessage) -> None:
-        around = self.around
+        assert isinstance(message, Message | SnapshotChunk | SnapshotCredit)
         around.say(self.name, "send", message)
         around.invariants.sending(self.id, message)
-        assert isinstance(message, Message | SnapshotChunk | SnapshotCredit)
-        receiver = server_name(message.receiver)
         travels: object = encode_peer("sim", message) if around.options.paranoid else message
-        around.network.send(self.name, receiver, travels)
+        return around.network.send(self.name, server_name(message.receiver), travels)
 
-    def deliver(self, travelled: object) -> None:
-        """A message arrives at this host; it may be meant for a server that is no more."""
-        if self.up:
-            if isinstance(travelled, Asked):
-                self.act(self.life, self._ask, travelled)
-            else:
-                message = decode_peer(travelled).message if isinstance(travelled, bytes) else travelled
-                self.act(self.life, self.receive, message)
-
-    def _written(self, write: LogWrite) -> None:
-        self.act(self.life, self._persisted, write.sequence)
-
-    def _persisted(self, sequence: int) -> None:
-        self._durable = sequence
-        self.step(Persisted(sequence))
-        self._release()
-
-    def _release(self) -> None:
-        """Send what waited for the disk; what was said in another term is no longer true (rule 97)."""
-        replica = insides(self.raft)
-        while self._waiting and self._waiting[0][0] <= self._durable and not self._installing:
-            _, term, message = self._waiting.popleft()
-            if term == replica.term:
-                self.send(message)
-
-    def _read(self, wanted: ReadEntries) -> None:
-        def answer(found: tuple[Term, LogSlice] | None) -> None:
-            previous_term, piece = found if found is not None else (0, None)
-            self.step(EntriesRead(wanted.peer, wanted.session, previous_term, piece))
-
-        self.disk.submit(
-            lambda store: store.read(wanted.first, wanted.max_bytes),
-            lambda found: self.act(self.life, answer, found),
+    def answer(self, waiter: Waiter, body: ReplyBody) -> bool:
+        """The API's `Answers`."""
+        return self.around.network.send(
+            self.name, waiter.connection.decode(), Answered(waiter.request, body), once=True
         )
 
-    # --- applying ----------------------------------------------------------------------------------------------------
+    # --- for the operator --------------------------------------------------------------------------------------------
 
-    def _apply_soon(self) -> None:
-        if not self._applying and self.machine.applied < self._apply_to:
-            self._applying = True
-            self.later(self._chance.expovariate(1.0) * self.around.tuning.apply_latency, self._apply)
-
-    def _apply(self) -> None:
-        self._applying = False
-        if self._installing:
-            return
-        machine = self.machine
-        first = machine.applied + 1
-        count = min(self._apply_to - machine.applied, self.around.tuning.apply_entries)
-        if count <= 0:
-            return
-        entries = self.entries(first, count)
-        results = machine.apply(first, entries)
-        self.around.counts["applied"] += len(entries)
-        self.around.invariants.applied(self.id, first, entries, machine.digest)
-        self.requests.applied(entries, results)
-        if machine.applied - self._checkpointed >= self.around.tuning.checkpoint_entries:
-            self._checkpoint()
-        self.step(Applied(machine.applied))
-        self._apply_soon()
-
-    def entries(self, first: Index, count: int) -> list[tuple[Term, bytes]]:
-        """From the core's memory, or from the disk."""
-        log = insides(self.raft).log
-        piece: LogSlice
-        if first >= log.first:
-            piece = log.slice(first, count, ALL)
-        else:
-            assert self.disk.store is not None
-            found = self.disk.store.read(first, ALL)
-            assert found is not None, "an entry to apply is compacted"
-            piece = found[1]
-        return list(zip(piece.terms(), piece.entries, strict=True))[:count]
-
-    def _checkpoint(self) -> None:
-        """The state's image becomes durable; then the log below it may go, but for a reserve."""
-        self._checkpointed = self.machine.applied
-        self.image = image_of(self.machine)
-        self.around.counts["checkpoints"] += 1
-        wanted = self.machine.applied - self.around.tuning.trailing_entries
-        if wanted > 0 and not self._compacting:
-            self._events.append(CompactionAsked(wanted))
-
-    def _compact(self, index: Index) -> None:
-        replica = insides(self.raft)
-        at, configuration = replica.configuration_at(index)
-        base = Base(index, 0, 0, configuration, at, "state")
-        self._compacting = True
-
-        def compact(store: LogStore) -> Base | None:
-            if not store.base.index <= base.index <= store.last:
-                return None
-            done = store.compact(base)
-            self.around.invariants.compacted(self.id, done)
-            self.around.counts["compactions"] += 1
-            return done
-
-        def compacted(done: Base | None) -> None:
-            self._compacting = False
-            if done is not None:
-                self.step(Compacted(done))
-
-        self.disk.submit(compact, lambda done: self.act(self.life, compacted, done))
-
-    def _install(self, snapshot: SnapshotMeta) -> None:
-        content = self.snapshots.content(snapshot)
-        base = Base(
-            snapshot.index,
-            snapshot.term,
-            snapshot.chain,
-            snapshot.configuration,
-            snapshot.configuration_index,
-            "state",
-        )
-        self._installing += 1
-
-        def install(store: LogStore) -> None:
-            store.install(base)
-            self.image = Image(snapshot.index, snapshot.term, content)
-            self.around.invariants.installed(self.id, snapshot)
-            self.around.counts["snapshots installed"] += 1
-
-        def installed(_: None) -> None:
-            self._installing -= 1
-            self.machine.close()
-            self.machine = machine_from(self.image)
-            self._checkpointed = self.machine.applied
-            self._apply_to = self.machine.applied
-            self.around.invariants.resembles(self.id, self.machine.applied, self.machine.digest)
-            self.requests.reset()
-            self.step(SnapshotInstalled(snapshot))
-            self._release()
-
-        self.disk.submit(install, lambda nothing: self.act(self.life, installed, nothing))
-
-    # --- clients -----------------------------------------------------------------------------------------------------
-
-    def _ask(self, asked: Asked) -> None:
-        def answer(reply: Reply) -> None:
-            self.around.network.send(self.name, asked.client, reply)
-
-        self.requests.take(asked.request, answer)
+    def found(self, configuration: Configuration) -> None:
+        self.act(self.life, lambda: self.node.found(Founded(configuration), self.now()))
 
     @property
     def leads(self) -> bool:
-        return self.up and insides(self.raft).role is Role.LEADER
+        return self.up and self.node.leading
+
+    @property
+    def term(self) -> Term:
+        return self.node.raft.replica.term
+
+
+def _nothing() -> None:
+    """Only wakes the loop."""

@@ -5,14 +5,19 @@ everything, `SnapshotFailed` when it is given up.
 """
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from coordd.messages.peer import InstallSnapshot, SnapshotChunk, SnapshotCredit
 from coordd.raft.events import SnapshotFailed, SnapshotReceived, SnapshotSent
 from coordd.raft.output import SendSnapshot
-from coordd.types import ServerId, SnapshotMeta, Term
-from tests.sim.state import image_of
+from coordd.state.machine import Machine
+from coordd.storage.writer import ChainFound, FindChain
+from coordd.types import Index, ServerId, SnapshotMeta, Term
+from tests.sim.machine import Image, WatchedMachine
 
 if TYPE_CHECKING:
     from tests.sim.server import Server
@@ -54,34 +59,48 @@ class Snapshots:
         self._server = server
         self._sending: dict[ServerId, _Sending] = {}
         self._receiving: _Receiving | None = None
-        self._received: tuple[SnapshotMeta, bytes] | None = None
+        self._wanted: dict[Index, list[_Sending]] = {}
+        """Built, but for the checksum of the log there."""
+        self._adopted = ""
+
+    @property
+    def busy(self) -> bool:
+        """Something is being sent: the log behind it must stay."""
+        return bool(self._sending or self._wanted)
 
     # --- sender ------------------------------------------------------------------------------------------------------
 
-    def send(self, wanted: SendSnapshot) -> None:
+    def send(self, order: SendSnapshot, now: float) -> None:
+        """Build it from the state as it is; its chained checksum comes from the log."""
         server = self._server
-        machine = server.machine
-        if machine.applied < wanted.at_least or machine.configuration is None:
-            server.step(SnapshotFailed(wanted.peer, wanted.session))
+        machine = server.node.machine
+        assert isinstance(machine, WatchedMachine)
+        if machine.applied < order.at_least or machine.configuration is None:
+            self._outcome(server.node.snapshot_sent, SnapshotFailed(order.peer, order.session))
             return
-        image = image_of(machine)
-        chain = server.disk.chain(machine.applied)
-        if chain is None:  # not in the log yet, or no more
-            server.step(SnapshotFailed(wanted.peer, wanted.session))
-            return
-        snapshot = SnapshotMeta(
-            machine.applied,
-            machine.applied_term,
-            chain,
-            machine.configuration,
-            machine.configuration_index,
-            len(image.content),
-            hashlib.sha256(image.content).hexdigest(),
+        content = machine.image().content
+        digest = hashlib.sha256(content).hexdigest()
+        at, configuration = machine.configuration_index, machine.configuration
+        meta = SnapshotMeta(machine.applied, machine.applied_term, 0, configuration, at, len(content), digest)
+        self._wanted.setdefault(machine.applied, []).append(
+            _Sending(order.peer, order.session, order.term, meta, content)
         )
-        server.around.counts["snapshots sent"] += 1
-        sending = _Sending(wanted.peer, wanted.session, wanted.term, snapshot, image.content)
-        self._sending[wanted.peer] = sending
-        self._announce(sending)
+        server.writer.submit(FindChain(machine.applied))
+
+    def _outcome(self, tell: Callable[..., None], event: object) -> None:
+        """Not in the middle of the step that asked."""
+        server = self._server
+        server.act(server.life, lambda: tell(event, server.now()))
+
+    def chain_found(self, found: ChainFound) -> None:
+        for sending in self._wanted.pop(found.index, []):
+            if found.chain is None:
+                self._outcome(self._server.node.snapshot_sent, SnapshotFailed(sending.peer, sending.session))
+                continue
+            sending.snapshot = msgspec.structs.replace(sending.snapshot, chain=found.chain)
+            self._sending[sending.peer] = sending
+            self._server.around.counts["snapshots sent"] += 1
+            self._announce(sending)
 
     def stop(self, peer: ServerId) -> None:
         self._sending.pop(peer, None)
@@ -94,7 +113,7 @@ class Snapshots:
         sending.silence += 1
         if sending.silence > PATIENCE:
             del self._sending[sending.peer]
-            server.step(SnapshotFailed(sending.peer, sending.session))
+            self._outcome(server.node.snapshot_sent, SnapshotFailed(sending.peer, sending.session))
             return
         if not sending.started:
             server.send(InstallSnapshot(sending.term, server.id, sending.peer, sending.session, sending.snapshot))
@@ -108,7 +127,8 @@ class Snapshots:
         server = self._server
         if credit.offset >= sending.snapshot.size:
             del self._sending[credit.sender]
-            server.step(SnapshotSent(credit.sender, sending.session, sending.snapshot.index))
+            sent = SnapshotSent(credit.sender, sending.session, sending.snapshot.index)
+            self._outcome(server.node.snapshot_sent, sent)
             return
         data = sending.content[credit.offset : credit.offset + credit.window]
         server.send(
@@ -119,7 +139,7 @@ class Snapshots:
 
     # --- receiver ----------------------------------------------------------------------------------------------------
 
-    def expect(self, leader: ServerId, session: int, term: Term, snapshot: SnapshotMeta) -> None:
+    def expect(self, leader: ServerId, session: int, term: Term, snapshot: SnapshotMeta, now: float) -> None:
         known = self._receiving
         if known is not None and (known.session, known.snapshot.digest) == (session, snapshot.digest):
             return
@@ -166,11 +186,19 @@ class Snapshots:
         self._receiving = None
         content = bytes(receiving.content)
         assert hashlib.sha256(content).hexdigest() == receiving.snapshot.digest
-        self._received = (receiving.snapshot, content)
-        self._server.step(SnapshotReceived(receiving.term, receiving.leader, receiving.session, receiving.snapshot))
+        server = self._server
+        self._adopted = f"snapshot-{receiving.snapshot.index}-{server.life}-{server.around.schedule.events}"
+        server.images[self._adopted] = Image(receiving.snapshot.index, receiving.snapshot.term, content)
+        received = SnapshotReceived(receiving.term, receiving.leader, receiving.session, receiving.snapshot)
+        self._outcome(server.node.snapshot_received, received)
 
-    def content(self, snapshot: SnapshotMeta) -> bytes:
-        """The received file that is to be installed."""
-        assert self._received is not None
-        assert self._received[0] == snapshot
-        return self._received[1]
+    def adopt(self, snapshot: SnapshotMeta) -> str:
+        """The file lies on the disk already; the log will name it."""
+        return self._adopted
+
+    def open(self, state_file: str) -> Machine:
+        """The files of the state before go."""
+        images = self._server.images
+        for name in [name for name in images if name != state_file]:
+            del images[name]
+        return self._server.machine_from(images[state_file])

@@ -33,6 +33,8 @@ class Tuning:
     write_latency: float
     """Mean seconds for one group of writes."""
     apply_latency: float
+    loop_latency: float
+    """Mean seconds from an event to the turn of the loop that takes it up, with what else came meanwhile."""
     apply_entries: int
     """Most entries applied at once."""
     checkpoint_entries: int

@@ -17,7 +17,6 @@ from coordd.messages.client import (
     KvPairs,
     Read,
     ReadResult,
-    Reply,
     ReplyBody,
     Request,
     Write,
@@ -39,10 +38,9 @@ from coordd.messages.command import (
     RegisterClient,
     encode,
 )
-from coordd.types import ServerId, server_name
 from tests.sim.history import History
 from tests.sim.linearizability import Operation
-from tests.sim.server import Asked
+from tests.sim.server import Answered, Asked
 from tests.sim.surroundings import Surroundings
 
 __all__ = ["Client", "Mix"]
@@ -361,14 +359,14 @@ class Client:
         else:
             self._finish(None)
 
-    def deliver(self, reply: Reply) -> None:
+    def deliver(self, reply: Answered) -> None:
         attempt = self._attempt
-        if attempt is None or attempt.request != reply.id:
+        if attempt is None or attempt.request != reply.request:
             return
         if not isinstance(reply.body, Error):
             self._finish(reply.body)
             return
-        self._target = server_name(ServerId(reply.body.hint))
+        self._target = reply.body.hint.partition(":")[0]
         if attempt.repeats or reply.body.code in CERTAIN:
             attempt.request = 0
             self.around.schedule.after(self._chance.uniform(0.005, 0.05), self._send)

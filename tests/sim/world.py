@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TextIO
 
 from coordd.errors import CoorddError
-from coordd.messages.client import Reply
 from coordd.raft.membership import begin_promotion
 from coordd.raft.settings import RaftSettings
 from coordd.types import Configuration
@@ -22,11 +21,10 @@ from tests.sim.faults import Faults
 from tests.sim.history import History
 from tests.sim.invariants import Invariants, Violation
 from tests.sim.ledger import majorities
-from tests.sim.look import insides
 from tests.sim.membership import Operator, member
 from tests.sim.network import Conditions, Network
 from tests.sim.partitions import between
-from tests.sim.server import Server
+from tests.sim.server import Answered, Server
 from tests.sim.surroundings import Options, Surroundings, Tuning
 from tests.sim.trace import Trace
 from tests.sim.workload import Client, Mix
@@ -116,7 +114,7 @@ class World:
 
     def leader(self) -> Server | None:
         leaders = [server for server in self.servers.values() if server.leads]
-        return max(leaders, key=lambda server: insides(server.raft).term, default=None)
+        return max(leaders, key=lambda server: server.term, default=None)
 
     # --- the run -----------------------------------------------------------------------------------------------------
 
@@ -141,32 +139,31 @@ class World:
 
     def close(self) -> None:
         for server in self.servers.values():
-            with contextlib.suppress(CoorddError):
-                server.disk.crash()
+            if server.up:
+                with contextlib.suppress(CoorddError):
+                    server.disk.cut(server.writer)
 
     def _found(self) -> None:
-        ids = {name: server.format() for name, server in self.servers.items() if name != self._founders[0]}
-        first = self.servers[self._founders[0]]
-        ids[first.name] = first.format()
+        ids = {name: server.format() for name, server in self.servers.items()}
         members = [member(ids[name], name, voter=True) for name in self._founders]
         members.sort(key=lambda m: m.id)
-        first.found(Configuration("c" * 32, "sim", tuple(members)))
         for name in self._founders:
             self.servers[name].start()
+        self.servers[self._founders[0]].found(Configuration("c" * 32, "sim", tuple(members)))
 
     def _deliver(self, receiver: str, message: object) -> None:
         server = self.servers.get(receiver)
         if server is not None:
             server.deliver(message)
         else:
-            assert isinstance(message, Reply)
+            assert isinstance(message, Answered)
             self.clients[receiver].deliver(message)
 
     def _sample(self) -> None:
         self._sampled += 1
         leader = self.leader()
-        terms = [insides(server.raft).term for server in self.servers.values() if server.up]
-        if leader is not None and not leader.paused and insides(leader.raft).term >= max(terms):
+        terms = [server.term for server in self.servers.values() if server.up]
+        if leader is not None and not leader.paused and leader.term >= max(terms):
             self._led += 1
         self.around.schedule.after(SAMPLE, self._sample)
 
@@ -184,7 +181,8 @@ class World:
         network.cut(between(outside, names))
         self.around.say("all", "heal", sorted(self._core))
         for server in self.servers.values():
-            server.disk.stalled_until, server.disk.slowness = 0.0, 1.0
+            if server.up:
+                server.writer.stalled_until, server.writer.slowness = 0.0, 1.0
             if server.name in self._core:
                 if not server.up:
                     server.start()
@@ -216,7 +214,7 @@ class World:
         schedule = self.around.schedule
 
         def behind() -> list[str]:
-            return [s.name for s in self.members() if s.name in self._core and s.machine.applied < wanted]
+            return [s.name for s in self.members() if s.name in self._core and s.node.machine.applied < wanted]
 
         if not schedule.run(schedule.now + PATIENCE, lambda: not behind()):
             raise Violation(17, "a healed server does not catch up", behind=behind(), wanted=wanted)
@@ -264,6 +262,7 @@ def _tuning(chance: Chance) -> Tuning:
         raft,
         write_latency=chance.choice([0.0005, 0.002, 0.008]),
         apply_latency=chance.choice([0.0, 0.001, 0.01]),
+        loop_latency=chance.choice([0.0, 0.0002, 0.001]),
         apply_entries=chance.choice([1, 16, 1000]),
         checkpoint_entries=chance.choice([15, 50, 200]),
         trailing_entries=chance.choice([0, 5, 30]),

@@ -1,0 +1,122 @@
+"""A server's disk in virtual time, with the shipped log store on real SQLite files: the node's log writer.
+
+Work is done in order and takes its time; it is carried out at the moment of its completion. So what is under way when the
+power goes was not yet written: it is lost, or it was written and nobody heard of it, or it is torn: then it is carried
+out on the real files, which are cut off or scribbled on behind what was synced, below SQLite.
+"""
+
+from collections import deque
+from collections.abc import Callable
+
+from coordd.storage.log_store import LogStore
+from coordd.storage.writer import (
+    BaseInstalled,
+    ChainFound,
+    CompactLog,
+    Completion,
+    FindChain,
+    InstallBase,
+    Job,
+    LogCompacted,
+    LogRead,
+    ReadLog,
+    WritesDone,
+)
+from coordd.types import LogWrite, ServerId
+from tests.sim.chance import Chance
+from tests.sim.surroundings import Surroundings
+
+__all__ = ["VirtualWriter"]
+
+
+class VirtualWriter:
+    """`server.node.Writer` of one life. `on_done` is called for each completion, at its time."""
+
+    def __init__(
+        self,
+        around: Surroundings,
+        store: LogStore,
+        chance: Chance,
+        clock: Callable[[], float],
+        on_done: Callable[[Completion], None],
+    ) -> None:
+        self._around = around
+        self.store = store
+        self._server: ServerId = store.identity.server
+        self._chance = chance
+        self._clock = clock
+        self._on_done = on_done
+        self._queue: deque[tuple[Job, float]] = deque()
+        self._busy = 0
+        """How many of the queue's first are being worked on."""
+        self._ended = False
+        self.stalled_until = 0.0
+        self.slowness = 1.0
+
+    @property
+    def pending_since(self) -> float | None:
+        """When, by the server's clock, the oldest unfinished write was submitted."""
+        return next((since for job, since in self._queue if isinstance(job, LogWrite)), None)
+
+    def submit(self, job: Job) -> None:
+        self._queue.append((job, self._clock()))
+        if not self._busy:
+            self._begin()
+
+    def end(self) -> list[Job]:
+        """The process is gone. Returns what was being worked on."""
+        self._ended = True
+        return [job for job, _ in list(self._queue)[: self._busy]]
+
+    def _begin(self) -> None:
+        """Consecutive writes that wait are one group."""
+        self._busy = 1
+        if isinstance(self._queue[0][0], LogWrite):
+            self._busy = next((n for n, (job, _) in enumerate(self._queue) if not isinstance(job, LogWrite)), 0)
+            self._busy = self._busy or len(self._queue)
+        now = self._around.schedule.now
+        latency = self._around.tuning.write_latency * self.slowness * (0.25 + self._chance.expovariate(1.3))
+        self._around.schedule.at(max(now, self.stalled_until) + latency, self._finish)
+
+    def _finish(self) -> None:
+        if self._ended:
+            return
+        if self.stalled_until > self._around.schedule.now:
+            self._around.schedule.at(self.stalled_until, self._finish)
+            return
+        group = [self._queue.popleft()[0] for _ in range(self._busy)]
+        self._busy = 0
+        completion = self.perform(group)
+        if self.store.upkeep_due:
+            self.store.upkeep()
+        if self._queue:
+            self._begin()
+        self._on_done(completion)
+
+    def perform(self, group: list[Job]) -> Completion:
+        """Carry it out on the real files, and tell the judge."""
+        store, judge, counts = self.store, self._around.invariants, self._around.counts
+        match group[0]:
+            case LogWrite():
+                writes = [job for job in group if isinstance(job, LogWrite)]
+                store.write(writes)
+                counts["disk writes"] += 1
+                for write in writes:
+                    judge.durable(self._server, write)
+                return WritesDone(writes[-1].sequence, 0.0)
+            case ReadLog(peer, session, first, max_bytes):
+                previous_term, entries = store.read(first, max_bytes) or (0, None)
+                counts["disk reads"] += 1
+                return LogRead(peer, session, previous_term, entries)
+            case FindChain(index):
+                return ChainFound(index, store.chain_at(index))
+            case CompactLog(base):
+                done = store.set_base(base)
+                judge.compacted(self._server, done)
+                counts["compactions"] += 1
+                return LogCompacted(done)
+            case InstallBase(base):
+                store.install(base)
+                judge.installed(self._server, base)
+                counts["snapshots installed"] += 1
+                return BaseInstalled(base)
