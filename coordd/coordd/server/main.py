@@ -33,6 +33,7 @@ def main() -> None:
 def run(arguments: list[str]) -> int:
     """The process's exit code."""
     options = _parse(arguments)
+    os.umask(0o077)  # what SQLite creates beside its files is nobody else's business either
     try:
         settings = load(ServerSettings, options.config)
     except ConfigError as error:

@@ -1,0 +1,217 @@
+"""A cluster of real `coordd` processes on loopback, for tests and benchmarks.
+
+    with ServerCluster(folder) as cluster:
+        cluster.bootstrap()
+        with cluster.client() as client: ...
+
+Ports are free ones, keys are thrown away, processes are ended by their pid.
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from coordd.client import Client
+from coordd.errors import CoorddError
+from coordd.messages.client import BootstrapRequest, Info, InfoRequest
+from coordd.transport.security import KeyPair, generate, write_key_file
+
+T = TypeVar("T")
+
+PATIENCE = 60.0
+"""Deadline for anything that should happen soon, on a slow machine that is shared."""
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on now. All are held at once, so that no two are the same."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+def wait_for(condition: Callable[[], T], what: str, patience: float = PATIENCE) -> T:
+    """Ask until the answer is true, and give it back."""
+    deadline = time.monotonic() + patience
+    while True:
+        answer = condition()
+        if answer:
+            return answer
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {patience} s: {what}")
+        time.sleep(0.02)
+
+
+class ServerProcess:
+    """One server: its folder, its settings, and a process that may come and go."""
+
+    def __init__(self, folder: Path, name: str, raft_port: int, client_port: int) -> None:
+        self.folder = folder
+        self.name = name
+        self.raft_address = f"127.0.0.1:{raft_port}"
+        self.client_address = f"127.0.0.1:{client_port}"
+        self.keys: KeyPair = generate()
+        self.process: subprocess.Popen[bytes] | None = None
+        folder.mkdir(parents=True)
+        write_key_file(folder / "key", self.keys)
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "server.toml"
+
+    @property
+    def data(self) -> Path:
+        return self.folder / "data"
+
+    @property
+    def log(self) -> str:
+        path = self.folder / "log"
+        return path.read_text() if path.exists() else ""
+
+    def entry(self) -> str:
+        return (
+            f'[[servers]]\nname = "{self.name}"\nraft_address = "{self.raft_address}"\n'
+            f"client_address = \"{self.client_address}\"\npublic_key = '{self.keys.public}'\n"
+        )
+
+    def configure(self, cluster_name: str, servers: str, extra: str = "") -> None:
+        self.config.write_text(
+            f'name = "{self.name}"\ncluster_name = "{cluster_name}"\ndata_dir = "{self.data}"\n'
+            f'key_file = "{self.folder / "key"}"\nraft_address = "{self.raft_address}"\n'
+            f'client_address = "{self.client_address}"\n{extra}\n{servers}'
+        )
+
+    def start(self, environment: dict[str, str] | None = None, preload: list[str] | None = None) -> None:
+        """`preload`: python code of a test to run in the server's process first, as `-c` statements."""
+        assert self.process is None or self.process.poll() is not None, f"{self.name} runs already"
+        code = "; ".join([*(preload or []), "from coordd.server.main import main", "main()"])
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", code, "--config", str(self.config)],
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                env=os.environ | (environment or {}),
+            )
+
+    @property
+    def running(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    def signal(self, number: int) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def kill(self) -> None:
+        """SIGKILL, and wait until it is gone."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+    def stop(self, patience: float = 10.0) -> int:
+        """SIGTERM; returns the exit code."""
+        assert self.process is not None
+        self.process.terminate()
+        return self.process.wait(patience)
+
+
+class ServerCluster:
+    """Some servers that found one cluster, and servers that join it later."""
+
+    def __init__(self, folder: Path, count: int = 3, extra: str = "") -> None:
+        """`extra`: TOML tables for every server's configuration, such as "[raft]\\nelection_ms = 500"."""
+        self.folder = folder
+        self._top, _, tables = extra.partition("[")
+        self._tables = "[" + tables if tables else ""
+        ports = free_ports(2 * count)
+        self.servers = [
+            ServerProcess(folder / f"s{n}", f"s{n}", ports[2 * n - 2], ports[2 * n - 1]) for n in range(1, count + 1)
+        ]
+        entries = "".join(server.entry() for server in self.servers)
+        for server in self.servers:
+            server.configure("test", entries + self._tables, self._top)
+
+    def __enter__(self) -> "ServerCluster":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for server in self.servers:
+            server.kill()
+        if exception[0] is not None:
+            for server in self.servers:
+                print(f"--- log of {server.name}, its end ---\n{server.log[-4000:]}", file=sys.stderr)
+
+    def start(self, **options: Any) -> None:
+        for server in self.servers:
+            server.start(**options)
+
+    def bootstrap(self) -> None:
+        """Start everything and found the cluster on the first server."""
+        self.start()
+        with self.client(only=self.servers[0]) as client:
+            client.request(BootstrapRequest(), timeout=PATIENCE)
+        self.leader()
+
+    def join(self, name: str) -> ServerProcess:
+        """A new server, configured to join and started; `add-peer` is still to come."""
+        ports = free_ports(2)
+        server = ServerProcess(self.folder / name, name, *ports)
+        member = self.servers[0]
+        join = f"[join]\naddress = \"{member.client_address}\"\npublic_key = '{member.keys.public}'\n"
+        server.configure("test", join + self._tables, self._top)
+        self.servers.append(server)
+        server.start()
+        return server
+
+    @contextlib.contextmanager
+    def client(self, only: ServerProcess | None = None, timeout: float = 10.0, token: str = "") -> Iterator[Client]:
+        targets = [only] if only else self.servers
+        with Client(
+            servers=[(server.client_address, server.keys.public) for server in targets], timeout=timeout, token=token
+        ) as client:
+            yield client
+
+    def info(self, server: ServerProcess, token: str = "", timeout: float = 2.0) -> dict[str, Any] | None:
+        """The server's own figures; None while it does not answer."""
+        with self.client(only=server, token=token, timeout=timeout) as client:
+            try:
+                answer = client.request(InfoRequest(), server=server.client_address)
+            except CoorddError:
+                return None
+        assert isinstance(answer, Info)
+        return dict(answer.figures)
+
+    def leader(self, token: str = "") -> ServerProcess:
+        """Wait until one leads, and say which."""
+
+        def found() -> ServerProcess | None:
+            for server in self.servers:
+                if server.running and (figures := self.info(server, token)) and figures["role"] == "leader":
+                    return server
+            return None
+
+        return wait_for(found, "a leader")
+
+    def converged(self, token: str = "") -> list[dict[str, Any]]:
+        """Wait until all running servers have applied the same index, and give their figures."""
+
+        def equal() -> list[dict[str, Any]] | None:
+            figures = [self.info(server, token) for server in self.servers if server.running]
+            known = [each for each in figures if each is not None]
+            if len(known) < len(figures) or len({(each["applied_index"], each["last_index"]) for each in known}) != 1:
+                return None
+            return known
+
+        return wait_for(equal, "all servers at the same index")
+
+
+def stop_process(pid: int) -> None:
+    """SIGSTOP."""
+    os.kill(pid, signal.SIGSTOP)
