@@ -18,8 +18,8 @@ KEYS = 10_000
 BATCHES_PER_CHECKPOINT = 200
 
 
-def apply_rate(path: str, batch: int, seconds: float, chance: random.Random) -> float:
-    """Applied puts a second in batches of this size; making the entries is not counted."""
+def apply_rate(path: str, batch: int, seconds: float, chance: random.Random) -> tuple[float, float]:
+    """Applied puts a second in batches of this size, and CPU seconds for one; making the entries is not counted."""
     machine = Machine.open(path)
     clients = [
         applied.index
@@ -31,7 +31,7 @@ def apply_rate(path: str, batch: int, seconds: float, chance: random.Random) -> 
     for start in range(0, KEYS, 500):
         put = [(1, encode_command(CommandHeader(2, 0, 0, 0), command)) for command in commands[start : start + 500]]
         machine.apply(machine.applied + 1, put)
-    spent = 0.0
+    spent = cpu = 0.0
     number = 0
     while spent < seconds:
         rounds = []
@@ -43,13 +43,14 @@ def apply_rate(path: str, batch: int, seconds: float, chance: random.Random) -> 
                     for client in clients
                 ]
             )
-        begun = time.perf_counter()
+        begun, begun_cpu = time.perf_counter(), time.process_time()
         for entries in rounds:
             machine.apply(machine.applied + 1, entries)
         machine.checkpoint()
         spent += time.perf_counter() - begun
+        cpu += time.process_time() - begun_cpu
     machine.close()
-    return number * batch / spent
+    return number * batch / spent, cpu / (number * batch)
 
 
 def encode_put(chance: random.Random) -> bytes:
@@ -63,8 +64,8 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         for batch in options.batches:
-            rate = apply_rate(str(Path(folder) / f"state-{batch}.db"), batch, options.seconds, random.Random(1))
-            print(f"batch {batch:4}: {rate:9,.0f} puts/s, {1e6 / rate:6.1f} us a put")
+            rate, cpu = apply_rate(str(Path(folder) / f"state-{batch}.db"), batch, options.seconds, random.Random(1))
+            print(f"batch {batch:4}: {rate:9,.0f} puts/s, {1e6 / rate:6.1f} us a put, of these {1e6 * cpu:6.1f} us CPU")
 
 
 if __name__ == "__main__":

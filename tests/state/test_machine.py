@@ -191,6 +191,20 @@ def test_checkpoint_empties_the_wal(tmp_path: Path) -> None:
     world.close()
 
 
+def test_a_snapshot_made_beside_is_the_same_state(tmp_path: Path) -> None:
+    world = filled(str(tmp_path / "state.db"))
+    beside = sqlite3.connect(tmp_path / "state.db", isolation_level=None)
+    beside.execute("VACUUM INTO ?", (str(tmp_path / "snapshot.db"),))
+    beside.close()
+    world.done(KvPut("later", b""))
+    snapshot = Machine.open(str(tmp_path / "snapshot.db"))
+    assert snapshot.applied == world.machine.applied - 1
+    snapshot.apply(snapshot.applied + 1, [world.log[-1]])
+    assert snapshot.digest == world.machine.digest
+    snapshot.close()
+    world.close()
+
+
 def test_checkpoint_says_when_a_reader_holds_it_back(tmp_path: Path) -> None:
     path = tmp_path / "state.db"
     world = filled(str(path))

@@ -80,6 +80,7 @@ class Machine:
         """Replicated nanoseconds; never decreases."""
         self.configuration: Configuration | None = None
         self.configuration_index: Index = 0
+        self._configuration_text = ""
         self.changes: set[Topic] = set()
         """Topics touched by the last `apply`."""
 
@@ -139,6 +140,7 @@ class Machine:
                 self.configuration = decode_configuration(entry)
             except msgspec.MsgspecError as error:
                 invariant(False, f"this version can't read a configuration: {error}", index=index)
+            self._configuration_text = msgspec.json.encode(self.configuration).decode()
             self.configuration_index = index
         else:
             invariant(kind == NOOP, "this version does not know this kind of entry", index=index, kind=kind)
@@ -157,7 +159,8 @@ class Machine:
         result = self._run(command) if known is None else known
         if rows.unsettled:
             locks.settle(rows)
-        reap(rows)
+        if rows.topics.count > rows.most_topics:
+            reap(rows)
         if header.client and known is None:
             self._clients.record(header, result)
         return result
@@ -215,7 +218,7 @@ class Machine:
 
     def clients_alive(self) -> list[int]:
         """Registered clients."""
-        return [row.client for row in self._rows.clients.select("ORDER BY client")]
+        return [int(client) for client in self._rows.clients.column("client", "ORDER BY client")]
 
     def lock_deadlines(self) -> int | None:
         """The state time at which the next lock delay or waiter's deadline is over: any command with that time acts on it."""
@@ -281,14 +284,14 @@ class Machine:
         self.applied_term = meta.applied_term
         self.state_time = meta.state_time
         self.configuration_index = meta.configuration_index
-        self.configuration = msgspec.json.decode(meta.configuration, type=Configuration) if meta.configuration else None
+        self._configuration_text = text = meta.configuration
+        self.configuration = msgspec.json.decode(text, type=Configuration) if text else None
         rows.topic_floor = meta.topic_floor
         rows.acl_enabled = meta.acl_enabled
         rows.now = meta.state_time
         rows.next_due = locks.first_due(rows)
 
     def _meta(self) -> MetaRow:
-        configuration = msgspec.json.encode(self.configuration).decode() if self.configuration else ""
         return MetaRow(
             name=_META,
             applied=self.applied,
@@ -297,7 +300,7 @@ class Machine:
             topic_floor=self._rows.topic_floor,
             acl_enabled=self._rows.acl_enabled,
             configuration_index=self.configuration_index,
-            configuration=configuration,
+            configuration=self._configuration_text,
         )
 
 

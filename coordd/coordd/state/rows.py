@@ -66,6 +66,8 @@ class Rows:
         self.term: Term = 0
         self.now = 0
         """State time of the entry being applied."""
+        self.most_topics = limits.topics + limits.topics // 8
+        """Topic rows at which the oldest are reaped, in one go, down to the limit."""
         self.topic_floor: Index = 0
         self.acl_enabled: Index = 0
         self.changes: set[Topic] = set()

@@ -68,11 +68,9 @@ def topic_index(rows: "Rows", topic: Topic) -> int:
 
 
 def reap(rows: "Rows") -> None:
-    """Fold the oldest topic rows into the floor, once there are an eighth more than the limit."""
-    limit = rows.limits.topics
-    if rows.topics.count <= limit + limit // 8:
-        return
-    oldest = rows.topics.select("ORDER BY modify_index, kind, name LIMIT ?", (rows.topics.count - limit,))
+    """Fold the oldest topic rows beyond the limit into the floor."""
+    excess = rows.topics.count - rows.limits.topics
+    oldest = rows.topics.select("ORDER BY modify_index, kind, name LIMIT ?", (excess,))
     for row in oldest:
         rows.topics.delete(row.kind, row.name)
     rows.topic_floor = max(rows.topic_floor, oldest[-1].modify_index)
