@@ -413,6 +413,22 @@ def test_a_refusal_of_a_repeated_write_does_not_say_that_the_first_had_no_effect
     assert isinstance(world.error(doubtful), OutcomeUnknownError)
 
 
+def test_a_lost_attempt_leaves_a_doubt_whatever_comes_after() -> None:
+    world = World("a", "b")
+    call = world.submit(put(), timeout=3, numbered=True)
+    world.registered()
+    first, _ = world.one()
+    world.core.lost(first, world.now)
+    world.fetch()
+    answered = len(world.sent) - 1
+    while call not in world.done:
+        for server, request in world.sent[answered:]:
+            answered += 1
+            world.reply(server, request, Error("no-leader", ""))
+        world.wait(0.01)
+    assert isinstance(world.error(call), OutcomeUnknownError)
+
+
 def test_a_result_is_believed_whatever_was_in_doubt_before() -> None:
     world = World("a", "b")
     call = world.submit(put(), numbered=True)
@@ -554,6 +570,7 @@ def test_views_come_in_order_and_a_gap_begins_anew() -> None:
     _, again = world.one()
     assert again.body == request.body
     world.reply(server, request, view(request, 21, 20))
+    world.reply(server, request, view(request, 21, 0))
     assert not world.core.take_views(), "a view of the stretch with the gap was given on"
     world.reply(server, again, view(again, 21, 0))
     assert [each.index for _, each in world.core.take_views() if isinstance(each, View)] == [21]

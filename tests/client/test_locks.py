@@ -253,6 +253,27 @@ def test_the_holder_learns_of_the_loss_before_the_ttl() -> None:
         assert told
 
 
+def test_the_time_that_an_answer_takes_is_not_ours() -> None:
+    script = LockServer()
+    heard: list[float] = []
+
+    def slow_renewal(request: Request) -> ReplyBody | None:
+        if not isinstance(request.body, RenewSession):
+            return script(request)
+        if heard:
+            return None
+        heard.append(time.monotonic())
+        time.sleep(0.6)
+        return Renewed(2000)
+
+    with fake_server(slow_renewal) as server, Client([server.target]) as client:
+        lock = client.lock("job", ttl=2.0)
+        lock.acquire()
+        assert lock.lost.wait(10)
+        assert time.monotonic() - heard[0] < 2.0
+        lock.release()
+
+
 def test_a_session_that_is_gone_is_a_loss_at_once() -> None:
     script = LockServer()
     with fake_server(script) as server, Client([server.target]) as client:

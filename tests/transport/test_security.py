@@ -205,8 +205,9 @@ def test_a_client_without_curve_is_not_heard() -> None:
         clients.close()
 
 
-def test_nothing_ends_the_gate() -> None:
+def test_nothing_ends_the_gate(monkeypatch: pytest.MonkeyPatch) -> None:
     mine, theirs = generate(), generate()
+    failed: list[list[bytes]] = []
 
     def failing(domain: str, key: str) -> None:
         raise RuntimeError("planted")
@@ -214,6 +215,16 @@ def test_nothing_ends_the_gate() -> None:
     with gated_context(failing) as (context, gate), zmq_context() as outside:
         gate.accept([theirs.public])
         peers = PeerSockets(context, mine, "127.0.0.1:0", gate)
+        judge = gate._judge
+
+        def failing_judge(request: list[bytes]) -> str | None:
+            failed.append(request)
+            monkeypatch.setattr(gate, "_judge", judge)
+            raise RuntimeError("planted")
+
+        monkeypatch.setattr(gate, "_judge", failing_judge)
+        dial(outside, peers.address, mine.public, theirs)
+        wait_until(lambda: bool(failed))
         # Malformed ZAP requests, the shapes that indexing and decoding would stumble over.
         asker = context.socket(zmq.DEALER)
         asker.connect("inproc://zeromq.zap.01")
