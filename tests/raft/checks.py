@@ -24,15 +24,15 @@ class Checks:
         self.committed: dict[Index, tuple[Term, bytes]] = {}
         """Every entry that some server has known to be committed."""
         self._commit: dict[tuple[ServerId, int], Index] = {}
-        self._term: dict[ServerId, Term] = {}
+        self._term: dict[tuple[ServerId, int], Term] = {}
 
     def after_step(self, server: "Server") -> None:
         r = server.raft.replica
         log = r.log
         assert log.durable <= log.last, f"{server.id}: durable {log.durable} beyond last {log.last}"
         assert log.base_index <= log.commit, f"{server.id}: commit {log.commit} below base {log.base_index}"
-        assert r.term >= self._term.get(server.id, 0), f"{server.id}: term fell to {r.term}"
-        self._term[server.id] = r.term
+        assert r.term >= self._term.get((server.id, server.boot), 0), f"{server.id}: term fell to {r.term}"
+        self._term[server.id, server.boot] = r.term
         if r.role is Role.LEADER:
             known = self.leaders.setdefault(r.term, (server.id, server.boot))
             assert known == (server.id, server.boot), f"two leaders in term {r.term}: {known} and {server.id}"

@@ -10,6 +10,7 @@ import random
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from coordd.messages.entry import COMMAND
 from coordd.messages.peer import InstallSnapshot, RaftMessage, RequestVote, VoteResponse
@@ -36,6 +37,7 @@ from tests.raft.checks import Checks
 
 __all__ = ["Cluster", "Disk", "Server", "command", "configuration", "member", "piece", "sid"]
 
+M = TypeVar("M")
 START = 100.0
 MAX_STEPS = 20_000
 
@@ -120,7 +122,7 @@ class Server:
     def __init__(self, name: str, disk: Disk) -> None:
         self.id = sid(name)
         self.disk = disk
-        self.boot = 0
+        self.boot = -1
         self.up = True
         self.trusted = True
         """False: its disk was made to lose what it had acknowledged, or the test speaks in its name."""
@@ -219,6 +221,9 @@ class Cluster:
     def __getitem__(self, name: str) -> Server:
         return self.servers[sid(name)]
 
+    def role(self, name: str) -> Role:
+        return self[name].raft.replica.role
+
     def _boot(self, server: Server, tail: int | None = None, promised: Index | None = None) -> Output:
         server.power_up(self.settings, self.seed)
         disk = server.disk
@@ -231,6 +236,7 @@ class Cluster:
             base=disk.base,
             tail=disk.slice(first, disk.last) if count else LogSlice(first, [], ()),
             tail_previous_term=disk.term(first - 1) or 0,
+            earlier_runs=runs_of(disk.base.index + 1, [term for term, _ in disk.entries[: len(disk.entries) - count]]),
             configurations=tuple(sorted(disk.configurations.items())),
             applied=disk.applied,
             promised=disk.promised if promised is None else promised,
@@ -312,6 +318,10 @@ class Cluster:
             for message in self.network
             if isinstance(message, kind) and sender in (None, message.sender) and receiver in (None, message.receiver)
         ]
+
+    def sent(self, kind: type[M], sender: str | None = None, receiver: str | None = None) -> list[M]:
+        """Like `pending`, for one kind."""
+        return [message for message in self.pending(kind, sender, receiver) if isinstance(message, kind)]
 
     def deliver(
         self,
