@@ -2,6 +2,7 @@
 
 import pytest
 
+from coordd.errors import InvalidError
 from coordd.messages.client import Keys, KvGet, KvList, KvPair, KvPairs
 from coordd.messages.command import (
     DestroySession,
@@ -116,6 +117,22 @@ def test_list_order_and_separator(world: World) -> None:
     assert world.value(KvList("", separator="/")) == Keys(("a/", "a\U0010ffffz", "b", "z\ud7ff", "é"))
     for prefix, expected in (("a\U0010ffff", "a\U0010ffffz"), ("z\ud7ff", "z\ud7ff"), ("é", "é")):
         assert world.value(KvList(prefix, keys_only=True)) == Keys((expected,))
+
+
+def test_a_list_must_fit_into_a_reply(world: World) -> None:
+    for number in range(9):
+        world.done(KvPut(f"a{number}", bytes(512 * 1024)))
+    with pytest.raises(InvalidError, match="longer prefix"):
+        world.ask(KvList("a"))
+    assert len(keys(world, "a")) == 9
+    world.done(KvDeleteTree("a"))
+    assert keys(world, "a") == ()
+
+
+def keys(world: World, prefix: str) -> tuple[str, ...]:
+    value = world.value(KvList(prefix, keys_only=True))
+    assert isinstance(value, Keys)
+    return value.keys
 
 
 @pytest.mark.parametrize("key", ["", "a\0b", "x" * 513, "é" * 257])

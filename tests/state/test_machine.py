@@ -335,7 +335,7 @@ def test_a_folder_that_does_not_exist(tmp_path: Path) -> None:
 
 
 def test_large_values_are_not_kept_in_memory(world: World) -> None:
-    for number in range(50):
+    for number in range(30):
         world.done(KvPut(f"big{number}", bytes(100_000)))
     world.ask(KvList("big"))
     assert not world.machine._rows.kv._cache

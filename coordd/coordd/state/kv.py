@@ -107,8 +107,8 @@ def delete_tree(rows: Rows, command: KvDeleteTree) -> Done:
     where, bounds = prefix_range("key", command.prefix)
     if rows.kv.scalar("count(*)", f"WHERE {where}", bounds) > limit:
         raise Refused("invalid", f"more than {limit} keys begin so; delete them in smaller parts")
-    for row in rows.kv.select(f"WHERE {where} ORDER BY key", bounds):
-        _remove(rows, row.key)
+    for key in rows.kv.column("key", f"WHERE {where} ORDER BY key", bounds):
+        _remove(rows, str(key))
     return Done(rows.index)
 
 

@@ -192,7 +192,10 @@ class Machine:
     # --- reading ----------------------------------------------------------------------------------------------------
 
     def query(self, query: Query, authorizer: Authorizer, accessor: str = "") -> Answer:
-        """Answer from the state as applied. Rows that the authorizer does not let through are left out."""
+        """Answer from the state as applied. Rows that the authorizer does not let through are left out.
+
+        Raises: InvalidError if the answer would be too large for a reply.
+        """
         value, filtered = queries.answer(self._rows, query, authorizer, accessor)
         return Answer(max(1, self.topic_index(self.topics(query))), value, filtered)
 

@@ -50,7 +50,7 @@ class Table(Generic[Row]):
         self._delete = f"DELETE FROM {name} WHERE {match}"  # noqa: S608
         self._hash = row_hash(name)
         self._changed: dict[Key, Row | None] = {}
-        self._before: dict[Key, Row | None] = {}
+        self._before: dict[Key, int | None] = {}
         self._cache: dict[Key, Row] = {}
         self._hashes: dict[Key, int] = {}
 
@@ -61,10 +61,11 @@ class Table(Generic[Row]):
 
     def put(self, row: Row) -> None:
         key = row[: self._width]
-        if key not in self._changed:
-            old = self._before[key] = self._cache.get(key) or self._fetch(key)
-        else:
+        if key in self._changed:
             old = self._changed[key]
+        else:
+            old = self._cache.get(key) or self._fetch(key)
+            self._remember(key, old)
         if old is None:
             self.count += 1
         self._changed[key] = row
@@ -74,7 +75,8 @@ class Table(Generic[Row]):
         old = self.get(*key)
         if old is None:
             return False
-        self._before.setdefault(key, old)
+        if key not in self._changed:
+            self._remember(key, old)
         self._changed[key] = None
         self.count -= 1
         return True
@@ -108,9 +110,7 @@ class Table(Generic[Row]):
         for key, row in self._changed.items():
             before = self._before[key]
             if before is not None:
-                known = self._hashes.pop(key, None)
-                digest -= self._hash(before) if known is None else known
-                self._cache.pop(key, None)
+                digest -= before
             if row is not None:
                 hashed = self._hash(row)
                 digest += hashed
@@ -137,6 +137,12 @@ class Table(Generic[Row]):
     def recompute(self) -> int:
         """The digest, from the rows as they stand in the file."""
         return sum(map(self._hash, self._connection.execute(self._select))) % MODULUS
+
+    def _remember(self, key: Key, row: Row | None) -> None:
+        """The row's hash before its first change since the last flush; not the row, which may be large."""
+        hashed = self._hashes.pop(key, None)
+        self._before[key] = hashed if hashed is not None or row is None else self._hash(row)
+        self._cache.pop(key, None)
 
     def _fetch(self, key: Key) -> Row | None:
         found = self._connection.execute(self._get, key).fetchone()

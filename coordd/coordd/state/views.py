@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from coordd.errors import InvalidError
 from coordd.messages.client import (
     CheckInfo,
     Keys,
@@ -15,6 +16,7 @@ from coordd.messages.client import (
     SessionInfo,
     TokenInfo,
 )
+from coordd.messages.codec import MAX_FRAME_BYTES
 from coordd.messages.command import CheckDefinition, CheckStatus, ServiceDefinition, SessionBehavior
 from coordd.state import locks
 from coordd.state.kv import unsigned
@@ -37,6 +39,7 @@ __all__ = [
     "token",
 ]
 
+_LARGEST_LIST = MAX_FRAME_BYTES // 2
 _STATUS: dict[str, CheckStatus] = {"passing": "passing", "warning": "warning", "critical": "critical"}
 _BEHAVIOR: dict[str, SessionBehavior] = {"release": "release", "delete": "delete"}
 
@@ -116,14 +119,22 @@ def pairs(found: Iterable[KvRow]) -> KvPairs:
 
 
 def rows_with_prefix(rows: Rows, prefix: str) -> list[KvRow]:
+    """Raises: InvalidError if the answer would not fit into a reply."""
     where, bounds = prefix_range("key", prefix)
+    _check_size(rows.kv.scalar("sum(length(key) + length(value) + 64)", f"WHERE {where}", bounds))
     return rows.kv.select(f"WHERE {where} ORDER BY key", bounds)
 
 
 def keys_with_prefix(rows: Rows, prefix: str) -> list[str]:
-    """Keys alone, without reading the values."""
+    """Keys alone, without reading the values. Raises: InvalidError if the answer would not fit into a reply."""
     where, bounds = prefix_range("key", prefix)
+    _check_size(rows.kv.scalar("sum(length(key) + 5)", f"WHERE {where}", bounds))
     return [str(key) for key in rows.kv.column("key", f"WHERE {where} ORDER BY key", bounds)]
+
+
+def _check_size(size: int) -> None:
+    if size > _LARGEST_LIST:
+        raise InvalidError(f"more than {_LARGEST_LIST >> 20} MiB of keys begin so; ask for a longer prefix")
 
 
 def folded_keys(keys: Iterable[str], prefix: str, separator: str) -> Keys:
