@@ -19,7 +19,7 @@ from coordd.client import Client, asks
 from coordd.errors import CoorddError
 from coordd.messages.client import Servers, ServersRequest
 from coordd.transport.security import generate, write_key_file
-from coordd_cli.processes import Daemon, clean_environment, free_ports, program, wait_for, write_toml
+from coordd_cli.processes import Daemon, clean_environment, daemon_command, free_ports, wait_for, write_toml
 from coordd_cli.render import Renderer
 
 __all__ = ["run"]
@@ -97,7 +97,7 @@ def _socket(folder: Path) -> Path:
 
 
 def _start(name: str, kind: str, config: Path) -> Daemon:
-    command = [*program(kind), "--config", str(config)]
+    command = daemon_command(kind, config)
     return Daemon.start(name, command, config.parent / f"{name}.log", clean_environment(config.parent))
 
 

@@ -3,7 +3,6 @@
 `coordctl --help` loads every module of commands, so they import only what is light at their top: no ZeroMQ, no rich.
 """
 
-import importlib.metadata
 from typing import Annotated
 
 import typer
@@ -32,6 +31,8 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
+        import importlib.metadata
+
         print(f"coordctl {importlib.metadata.version('coordd')}")
         raise typer.Exit
 

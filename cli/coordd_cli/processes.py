@@ -24,6 +24,7 @@ __all__ = [
     "Daemon",
     "ProcessError",
     "clean_environment",
+    "daemon_command",
     "free_ports",
     "program",
     "toml_lines",
@@ -45,7 +46,12 @@ class ProcessError(CoorddError):
 
 def program(name: str) -> list[str]:
     """The beginning of the command line that runs coordctl, coordd or coordd-agent."""
-    return [sys.executable, "-m", MODULES[name]]
+    return [sys.executable, "-c", f"import sys; from {MODULES[name]} import main; sys.exit(main())"]
+
+
+def daemon_command(name: str, config: Path) -> list[str]:
+    """Start a server or an agent, with log lines that `Daemon` can read."""
+    return [*program(name), "--config", str(config), "--log-format", "json"]
 
 
 def clean_environment(folder: Path, **settings: str) -> dict[str, str]:
@@ -185,8 +191,7 @@ class Daemon:
 
 
 def _says_ready(line: str) -> bool:
-    """Whether a log line, JSON or text, is the event `ready`."""
-    if line.startswith("{"):
-        with contextlib.suppress(ValueError):
-            return bool(json.loads(line).get("event") == "ready")
-    return "ready" in line.split()
+    """Whether a log line is the event `ready`. What is no JSON is no log line of ours, but perhaps last words."""
+    with contextlib.suppress(ValueError, AttributeError):
+        return bool(json.loads(line).get("event") == "ready")
+    return False

@@ -1,9 +1,6 @@
 """`coordctl acl`: tokens and policies. A token's secret is drawn here and leaves this process only as its SHA-256."""
 
-import hashlib
 import os
-import secrets
-import uuid
 from pathlib import Path
 from typing import Annotated
 
@@ -39,7 +36,7 @@ Out = Annotated[
 def bootstrap(call: Call, out: Out = None) -> None:
     """Create the first management token and deny everything that no token allows. Works once."""
     _require_new(out)
-    accessor, secret = str(uuid.uuid4()), _draw()
+    accessor, secret = _draw()
     call.link.write(AclBootstrap(accessor, _hash(secret)), Done)
     _hand_over(call, accessor, secret, out)
 
@@ -55,7 +52,7 @@ def create(
 ) -> None:
     """Create a token."""
     _require_new(out)
-    accessor, secret = str(uuid.uuid4()), _draw()
+    accessor, secret = _draw()
     call.link.write(AclPutToken(accessor, _hash(secret), tuple(policy or ()), description, management), Done)
     _hand_over(call, accessor, secret, out)
 
@@ -125,11 +122,17 @@ def delete_policy(call: Call, name: Annotated[str, typer.Argument(help="The poli
     call.render.done(f"policy {name} is deleted", name=name, index=done.index)
 
 
-def _draw() -> str:
-    return secrets.token_urlsafe(24)
+def _draw() -> tuple[str, str]:
+    """A new token's accessor, which may be known, and its secret."""
+    import secrets
+    import uuid
+
+    return str(uuid.uuid4()), secrets.token_urlsafe(24)
 
 
 def _hash(secret: str) -> bytes:
+    import hashlib
+
     return hashlib.sha256(secret.encode()).digest()
 
 

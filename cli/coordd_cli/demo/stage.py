@@ -14,7 +14,16 @@ from typing import Any, TypeVar
 
 from coordd_cli.demo.report import Report
 from coordd_cli.dns_query import DnsAnswer, ask
-from coordd_cli.processes import Daemon, ProcessError, clean_environment, free_ports, program, wait_for, write_toml
+from coordd_cli.processes import (
+    Daemon,
+    ProcessError,
+    clean_environment,
+    daemon_command,
+    free_ports,
+    program,
+    wait_for,
+    write_toml,
+)
 
 __all__ = ["FOUNDERS", "ROOT", "AgentHost", "CommandError", "Finished", "ServerHost", "Stage", "UnmetError"]
 
@@ -208,7 +217,6 @@ class Stage:
                 "key_file": host.folder / "server.key",
                 "raft_address": host.raft_address,
                 "client_address": host.client_address,
-                "log_format": "json",
             }
             write_toml(config, own | settings)
         host.daemon = self._start(host.name, "coordd", config)
@@ -221,7 +229,6 @@ class Stage:
             "data_dir": host.folder / "data",
             "local_socket": host.socket,
             "token_file": self.folder / f"{host.name}.token",
-            "log_format": "json",
             "servers": [{"address": one.client_address, "public_key": one.public_key} for one in servers],
             "dns": {"address": f"127.0.0.1:{host.dns_port}"},
         }
@@ -230,7 +237,7 @@ class Stage:
 
     def _start(self, name: str, kind: str, config: Path) -> Daemon:
         self.report.command([kind, "--config", str(config)])
-        command = [*program(kind), "--config", str(config)]
+        command = daemon_command(kind, config)
         return Daemon.start(name, command, self.folder / f"{name}.log", self.environment, guarded=not self.keep)
 
     def start_http(self) -> Daemon:
