@@ -1,7 +1,11 @@
 """Properties over random logs: batches do not matter, a plain model agrees, nothing makes apply fail."""
 
+import os
 import random
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -294,3 +298,30 @@ def random_command(chance: random.Random) -> Command:
     if chance.random() < 0.5:
         return Deregister(name)
     return Register(name, other, services=(ServiceDefinition(other, name),))
+
+
+DIGEST_PROGRAM = """
+import random
+from tests.state.test_properties import applied_in, make_log, random_command, random_steps
+machine, _ = applied_in(make_log(random_steps(random.Random(7), 500, random_command)), [50])
+print(machine.digest)
+machine.close()
+"""
+
+
+def test_the_order_of_sets_does_not_matter() -> None:
+    """Python draws another order of sets in each process; the state must not notice."""
+    digests = set()
+    for hash_seed in ("1", "2", "3"):
+        environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
+        ran = subprocess.run(
+            [sys.executable, "-c", DIGEST_PROGRAM],
+            env=environment,
+            cwd=Path(__file__).parents[2],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=100,
+        )
+        digests.add(ran.stdout)
+    assert len(digests) == 1
