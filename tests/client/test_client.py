@@ -26,6 +26,8 @@ from coordd.messages.client import (
     ReadResult,
     ReplyBody,
     Request,
+    ServerInfo,
+    Servers,
     Subscribe,
     TransferRequest,
     View,
@@ -35,6 +37,7 @@ from coordd.messages.codec import MAX_COMMAND_BYTES
 from coordd.messages.command import KvPut
 from coordd.transport.clients import ClientSocket, close_context, open_context
 from coordd.transport.security import generate
+from coordd.types import ServerId
 from tests.client.fake_server import FakeServer, Machine, command_of, fake_server, listing
 from tests.transport.support import wait_until
 
@@ -142,6 +145,20 @@ def test_a_new_server_on_the_list_is_trusted_and_used() -> None:
         with Client([first.target]) as client:
             assert client.kv_get("k") == PAIR
             assert len(later.seen) == 1
+
+
+def test_an_unusable_server_on_the_list_does_not_keep_us_from_the_others() -> None:
+    with fake_server(pair_reader) as server:
+        rows = (
+            ServerInfo(ServerId("bad#1"), "", "a-name:8311", server.pair.public, True, False),
+            ServerInfo(ServerId("worse#1"), "", "127.0.0.1:1", "no key", True, False),
+            *listing(server).servers,
+        )
+        server.list = Servers("c1", "test", rows, 1)
+        with Client([server.target]) as client:
+            assert len(client.servers().servers) == 3
+            for _ in range(3):
+                assert client.kv_get("k") == PAIR
 
 
 def test_a_server_with_another_key_than_the_pinned_one_is_not_used() -> None:

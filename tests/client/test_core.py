@@ -534,6 +534,33 @@ def test_first_addresses_stay_in_reserve() -> None:
     assert set(servers.targets) == {"seed", "b"}
 
 
+def test_an_agent_is_never_left_for_the_servers_behind_it() -> None:
+    core = ClientCore({"ipc:///agent": ""}, 0.0, rng=random.Random(1))
+    core.connected("ipc:///agent", 0.0)
+    call = core.submit(READ, 0.0, timeout=100)
+    [send] = core.take_sends(0.0)
+    core.received(send.server, encode_reply(Reply(send.request, Error("not-leader", "", "10.0.0.1:8311"))), 0.0)
+    for now in range(100):
+        core.tick(float(now))
+        assert all(decode_request(each.frame).body == READ for each in core.take_sends(float(now)))
+    assert set(core.targets) == {"ipc:///agent"}
+    assert not call.finished
+
+
+def test_a_server_that_is_asked_alone_gets_all_the_time() -> None:
+    world = World("a", "b")
+    call = world.core.submit(InfoRequest(), world.now, timeout=10, server="b")
+    server, request = world.one()
+    assert server == "b"
+    world.wait(9.5)
+    assert len(world.sent) == 1
+    world.reply(server, request, Ok())
+    assert world.done == {call: Ok()}
+    stranger = world.core.submit(InfoRequest(), world.now, timeout=1, server="z")
+    world.wait(1)
+    assert "z could not be reached" in world.error(stranger).text
+
+
 def test_a_registration_is_kept_alive_at_the_leader() -> None:
     world = World("a")
     world.wait(30)

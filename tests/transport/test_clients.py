@@ -1,5 +1,6 @@
 """ClientSocket and Connection: no silent loss, one life per connection, and the local socket's mode."""
 
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -91,6 +92,16 @@ def test_nothing_is_sent_before_the_connection_is_up(outside: Context) -> None:
     assert not connection.up
     assert not connection.send(b"too early")
     connection.close()
+
+
+def test_what_can_not_be_connected_to_is_a_wrong_setting(outside: Context, tmp_path: Path) -> None:
+    for address in ("a-name:80", "127.0.0.1"):
+        with pytest.raises(ConfigError, match=re.escape(address)):
+            Connection.to_server(outside, address, PAIR.public, generate())
+    with pytest.raises(ConfigError, match="CURVE"):
+        Connection.to_server(outside, "127.0.0.1:80", "short", generate())
+    with pytest.raises(ConfigError, match="can't connect"):
+        Connection.to_path(outside, tmp_path / ("x" * 120))
 
 
 def test_a_lost_connection_stays_lost(inside: tuple[Context, Gate], outside: Context) -> None:

@@ -8,6 +8,7 @@ The core itself does what nobody asked for: it registers when a write wants a nu
 servers, follows the list of servers, and puts subscriptions where they can live. `exchange.py` says how calls end.
 """
 
+import math
 import random
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -71,7 +72,8 @@ class ClientCore:
         self._completed: deque[tuple[Call, Result]] = deque()
         self._views: list[tuple[Subscription, View | RequestError]] = []
         self._registering = False
-        self._list_at = now
+        # An agent stands between us and the servers: their addresses are not for us.
+        self._list_at = math.inf if self.servers.agent else now
         self._listed_at = now - _LIST_SECONDS
         self._keepalive_at = now + _KEEPALIVE_SECONDS
 
@@ -90,13 +92,14 @@ class ClientCore:
         context: object = None,
     ) -> Call:
         """Begin a call. `patience`: how long a server may take to answer before another is tried. `numbered`: give this
-        write a number. `server`: ask no other.
+        write a number. `server`: ask no other, and be patient with it.
 
         Raises: BusyError if too many are under way.
         """
         if self._exchange.open >= MAX_CALLS:
             raise BusyError("too many requests of this client are under way; wait for some to end")
         policy = Policy.NUMBER if numbered else policy_of(body)
+        patience = timeout if server else patience
         call = Call(body, policy, self.token if token is None else token, now + timeout, patience, server, context)
         self._exchange.admit(call)
         if policy is Policy.NUMBER:
@@ -139,7 +142,7 @@ class ClientCore:
     # --- what happens ------------------------------------------------------------------------------------------------
 
     def connected(self, server: str, now: float) -> None:
-        if not self.servers.up:
+        if not self.servers.up and not self.servers.agent:
             self._list_at = now
         self.servers.connected(server)
         self._exchange.connected(now)
@@ -177,7 +180,7 @@ class ClientCore:
             if subscription.retry_at <= now:
                 self._place(subscription, now)
         if self.servers.up:
-            if self._exchange.list_wanted:
+            if self._exchange.list_wanted and not self.servers.agent:
                 self._exchange.list_wanted = False
                 self._list_at = min(self._list_at, max(now, self._listed_at + _LIST_HURRY_SECONDS))
             if self._list_at <= now:
@@ -307,7 +310,7 @@ class ClientCore:
     def _place(self, subscription: Subscription, now: float, avoid: str = "") -> None:
         server = self.servers.choose(now, leading=False, avoid=avoid)
         if server is None:
-            self._subscriptions.unplace(subscription)
+            self._subscriptions.unplace(subscription, now + _SUBSCRIBE_PAUSE if self.servers.up else 0.0)
             return
         self._subscriptions.place(subscription, server)
         self._say(subscription, Subscribe(subscription.number, subscription.query, CREDIT), now, subscription.request)

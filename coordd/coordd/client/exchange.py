@@ -280,6 +280,8 @@ class Exchange:
             return refusal
         if refusal is not None and refusal.code != "timed-out" and self._servers.up:
             return NoLeaderError("no server has led the cluster in the time given")
+        if call.server and call.server not in self._servers.up:
+            return TimedOutError(f"server {call.server} could not be reached, or is none of this cluster")
         if not self._servers.up:
             return TimedOutError(f"no server could be reached in the time given: {', '.join(self._servers.targets)}")
         return TimedOutError("no answer came in the time given")

@@ -8,15 +8,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 from coordd.client.core import ClientCore
+from coordd.client.settings import IPC
+from coordd.errors import ConfigError
 from coordd.transport.clients import Connection, Context
 from coordd.transport.security import KeyPair
 
-__all__ = ["IPC", "Links"]
+__all__ = ["Links"]
 
-IPC = "ipc://"
 _SLICE = 256
 _ROUNDS = 64
 _REOPEN_SECONDS = 0.1
+_UNUSABLE_SECONDS = 30.0
 
 
 class _Link:
@@ -98,16 +100,21 @@ class Links:
             self._core.lost(address, now)
         for address, key in targets.items():
             if address not in self._links and self._reopen_at.get(address, now) <= now:
-                self._open(address, key)
+                self._open(address, key, now)
         for address in [each for each in self._reopen_at if each not in targets]:
             del self._reopen_at[address]
 
-    def _open(self, address: str, key: str) -> None:
+    def _open(self, address: str, key: str, now: float) -> None:
         self._reopen_at.pop(address, None)
-        if address.startswith(IPC):
-            connection = Connection.to_path(self._context, Path(address.removeprefix(IPC)))
-        else:
-            connection = Connection.to_server(self._context, address, key, self._pair)
+        try:
+            if address.startswith(IPC):
+                connection = Connection.to_path(self._context, Path(address.removeprefix(IPC)))
+            else:
+                connection = Connection.to_server(self._context, address, key, self._pair)
+        except ConfigError:
+            # A list may name a server that we can't use: that must not keep us from the others.
+            self._reopen_at[address] = now + _UNUSABLE_SECONDS
+            return
         self._links[address] = _Link(connection, key)
         self._watch(connection)
 

@@ -34,6 +34,11 @@ class ServerList:
         """Address of the server believed to lead, or ""."""
 
     @property
+    def agent(self) -> bool:
+        """Whether it is an agent's path, which has no key, in place of servers."""
+        return "" in self._seeds.values()
+
+    @property
     def targets(self) -> Mapping[str, str]:
         """Servers to be connected to: address → public key."""
         if not self._listed:

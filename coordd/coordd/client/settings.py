@@ -7,10 +7,10 @@ from coordd.errors import ConfigError
 from coordd.transport.clients import resolve_address
 from coordd.transport.security import check_key
 
-__all__ = ["clock", "from_environment", "seeds"]
+__all__ = ["IPC", "clock", "from_environment", "seeds"]
 
 _AGENT, _SERVERS, _TOKEN = "COORD_AGENT", "COORD_SERVERS", "COORD_TOKEN"
-_IPC = "ipc://"
+IPC = "ipc://"
 
 
 def clock() -> float:
@@ -27,7 +27,7 @@ def seeds(servers: Iterable[tuple[str, str]], agent: str) -> dict[str, str]:
     if agent and listed:
         raise ConfigError("give either servers or an agent's path, not both")
     if agent:
-        if not agent.startswith(_IPC) or agent == _IPC:
+        if not agent.startswith(IPC) or agent == IPC:
             raise ConfigError(f"agent {agent!r} is not of the form ipc:///path")
         return {agent: ""}
     if not listed:

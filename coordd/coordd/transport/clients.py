@@ -141,7 +141,11 @@ class Connection:
         self._ended = dealer.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         self._was_up = False
         self.lost = False
-        dealer.connect(target)
+        try:
+            dealer.connect(target)
+        except zmq.ZMQError as error:
+            self.close()
+            raise ConfigError(f"can't connect to {target}: {error.strerror}") from error
 
     @classmethod
     def to_server(cls, context: Context, address: str, server_key: str, pair: KeyPair) -> "Connection":
@@ -149,13 +153,15 @@ class Connection:
         dealer = _open_dealer(context)
         try:
             secure_client(dealer, server_key, pair)
-            return cls(dealer, endpoint(dealer, address))
+            target = endpoint(dealer, address)
         except ConfigError:
             dealer.close()
             raise
+        return cls(dealer, target)
 
     @classmethod
     def to_path(cls, context: Context, path: Path) -> "Connection":
+        """Nobody needs to listen there yet. Raises: ConfigError if it is too long for a path of a socket."""
         return cls(_open_dealer(context), f"ipc://{path}")
 
     @property

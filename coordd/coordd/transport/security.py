@@ -184,7 +184,9 @@ class Gate:
             if len(parts) < 4:
                 continue
             key = self._judge(parts[2:])
-            status = [b"200", b"OK", key.encode()] if key else [b"400", b"refused", b""]
+            # "Temporary" (RFC 27): told 400, a ZeroMQ client gives up for good, and a server that is let in later would
+            # never be heard. Told 300 it is cut off silently and comes back by itself.
+            status = [b"200", b"OK", key.encode()] if key else [b"300", b"refused", b""]
             self._socket.send_multipart([parts[0], b"", b"1.0", parts[3], *status, b""], zmq.NOBLOCK)
 
     def _judge(self, request: list[bytes]) -> str | None:
