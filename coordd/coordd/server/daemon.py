@@ -88,6 +88,7 @@ class Daemon:
         self._context = open_context()
         try:
             self._gate = Gate(self._context, self._key_refused)
+            self._gate.accept(contact.public_key for contact in _contacts(settings))
             self._peer_sockets = PeerSockets(self._context, self._pair, settings.raft_address, self._gate)
             self._client_socket = ClientSocket.on_network(
                 self._context, self._pair, settings.client_address, self._gate
