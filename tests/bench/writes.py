@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from coordd.messages.command import AclBootstrap, AclPutPolicy, AclPutToken
 from tests.integration.cluster import ServerCluster, ServerProcess, wait_for
@@ -56,7 +57,7 @@ def _tokens(cluster: ServerCluster) -> tuple[str, str]:
 
 def _measure(
     cluster: ServerCluster, management: str, token: str, count: int, options: argparse.Namespace
-) -> dict[str, object]:
+) -> dict[str, Any]:
     leader = cluster.leader(management)
     before = _syncs(cluster, management)
     began = time.monotonic()
@@ -87,13 +88,14 @@ def _child(options: argparse.Namespace) -> None:
 
 
 def _syncs(cluster: ServerCluster, management: str) -> dict[str, int]:
-    def ask(server: ServerProcess) -> dict[str, object] | None:
-        return cluster.info(server, management)
+    def ask(server: ServerProcess) -> int:
+        figures = wait_for(lambda: cluster.info(server, management), "figures")
+        return int(figures["fdatasyncs"])
 
-    return {server.name: int(wait_for(lambda s=server: ask(s), "figures")["fdatasyncs"]) for server in cluster.servers}
+    return {server.name: ask(server) for server in cluster.servers}
 
 
-def _show(count: int, runs: list[dict[str, object]]) -> None:
+def _show(count: int, runs: list[dict[str, Any]]) -> None:
     def median(name: str) -> float:
         return statistics.median(float(run[name]) for run in runs)
 

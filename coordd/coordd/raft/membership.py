@@ -142,7 +142,9 @@ def _healthy_quorum(r: Replica, leading: Leadership, new: Configuration, now: fl
 
 def _heard(r: Replica, leading: Leadership, server: ServerId, now: float) -> bool:
     progress = leading.peers.get(server)
-    return progress is not None and progress.boot != 0 and now - progress.contact < r.settings.election_timeout
+    if progress is None or progress.refilling:
+        return False
+    return progress.boot != 0 and now - progress.contact < r.settings.election_timeout
 
 
 def _append(r: Replica, leading: Leadership, new: Configuration, now: float) -> Accepted:

@@ -54,7 +54,7 @@ def handle_response(r: Replica, message: ReadIndexResponse) -> None:
 def expire_forwarded(r: Replica, now: float) -> None:
     """The question or the answer was lost: let the asker ask again."""
     for request_number, (read, since) in list(r.forwarded.items()):
-        if now - since < r.settings.election_timeout:
+        if now < since + r.settings.election_timeout:
             break
         del r.forwarded[request_number]
         r.out.reads_ready.append(ReadReady(read, None))

@@ -134,6 +134,8 @@ class Replica:
         """Reads sent on to the leader, in that order: number of the request → (the asker's number, when)."""
         self.forwarded_number = 0
         """Of the last request. Begins with the boot id: an answer meant for an earlier life must match none of this one."""
+        self.reported_configuration: Index = 0
+        """Index of the configuration that was last known to be committed."""
         self.reported: Index = 0
         """What `Output.committed` said last."""
         self.recount = False
@@ -266,7 +268,11 @@ class Replica:
         self.out.write = LogWrite(self.sequence, hard_state, self.log.take_unsaved(self.sequence), True)
 
     def report_committed(self) -> None:
-        """Apply never outruns the own disk (rule 50)."""
+        """Apply never outruns the own disk (rule 50). A committed configuration ends what was before it."""
+        at, _ = self.configuration_at(self.log.commit)
+        if at != self.reported_configuration:
+            self.reported_configuration = at
+            self.out.configuration_changed = True
         ready = min(self.log.commit, self.log.durable)
         if ready > self.reported:
             self.reported = self.out.committed = ready

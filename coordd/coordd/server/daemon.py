@@ -405,7 +405,8 @@ class Daemon:
 
     def _configuration_changed(self) -> None:
         replica = self._node.raft.replica
-        configurations = [configuration for _, configuration in replica.configurations]
+        committed, _ = replica.configuration_at(replica.log.commit)
+        configurations = [configuration for at, configuration in replica.configurations if at >= committed]
         departing = [p.peer for p in replica.leading.peers.values()] if replica.leading else []
         self._roster.follow(configurations, departing)
         if configurations:

@@ -46,8 +46,8 @@ class Reads:
         self._confirming: dict[int, list[_Asked]] = {}
         self._ready: list[ReadReady] = []
         """Told by the core during a step; handled in `turn`."""
-        self._applying: list[tuple[Index, list[_Asked]]] = []
-        """Confirmed; waiting for the state to apply the index."""
+        self._applying: list[tuple[Index, list[_Asked], bool]] = []
+        """Confirmed, by a round or by the lease (True): waiting for the state to apply the index."""
         self._number = 0
         self._count = 0
 
@@ -83,7 +83,11 @@ class Reads:
             self._confirming[number] = self._keep_timely(asked, now, body)
             if not self._confirming[number]:
                 del self._confirming[number]
-        self._applying = [(index, self._keep_timely(asked, now, body)) for index, asked in self._applying]
+        self._applying = [
+            (index, timely, under_lease)
+            for index, asked, under_lease in self._applying
+            if (timely := self._keep_timely(asked, now, body))
+        ]
 
     def _keep_timely(self, asked: list[_Asked], now: float, body: ReplyBody) -> list[_Asked]:
         late = [one for one in asked if one.waiter.deadline <= now]
@@ -101,16 +105,29 @@ class Reads:
                 self._stale(asked, now)
             case "default" if self._node.ready and self._node.raft.lease_valid(now):
                 self._node.observed.reads_lease += 1
-                self._evaluate(asked, now, under_lease=True)
+                self._under_lease(asked, now)
             case _:
                 self._node.observed.reads_index += 1
                 self._by_index(asked)
 
+    def _under_lease(self, asked: _Asked, now: float) -> None:
+        """The lease says that nobody else leads, not that this state is the newest: a follower may have applied, and shown,
+        what the leader has committed and not yet applied."""
+        commit = self._node.raft.replica.log.commit
+        if self._node.machine.applied >= commit:
+            self._evaluate(asked, now, under_lease=True)
+            return
+        self._count_one()
+        self._applying.append((commit, [asked], True))
+
     def _by_index(self, asked: _Asked) -> None:
+        self._count_one()
+        self._next.append(asked)
+
+    def _count_one(self) -> None:
         if self._count >= self._limit:
             raise BusyError("too many reads wait: try again")
         self._count += 1
-        self._next.append(asked)
 
     def _stale(self, asked: _Asked, now: float) -> None:
         age = self._node.age(now)
@@ -127,22 +144,21 @@ class Reads:
             for one in asked:
                 self._answers.answer(one.waiter, body)
         elif asked:
-            self._applying.append((ready.index, asked))
+            self._applying.append((ready.index, asked, False))
 
     def _answer_applied(self, now: float) -> None:
         applied = self._node.machine.applied
-        still: list[tuple[Index, list[_Asked]]] = []
-        for index, asked in self._applying:
+        waiting, self._applying = self._applying, []
+        for index, asked, under_lease in waiting:
             if index > applied:
-                still.append((index, asked))
+                self._applying.append((index, asked, under_lease))
                 continue
             self._count -= len(asked)
             for one in asked:
                 try:
-                    self._evaluate(one, now)
+                    self._evaluate(one, now, under_lease=under_lease)
                 except RequestError as error:
                     self._answers.answer(one.waiter, error_body(error))
-        self._applying = still
 
     def _evaluate(self, asked: _Asked, now: float, *, under_lease: bool = False, age: float | None = 0.0) -> None:
         """Answer from the state as it is, or go to sleep until it changes."""

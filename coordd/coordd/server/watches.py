@@ -63,7 +63,8 @@ class Watches:
         self._limit = limit
         self._idle = idle
         self._topics_of = topics_of
-        self._by_topic: dict[Topic, set[Watch]] = {}
+        self._by_topic: dict[Topic, dict[Watch, None]] = {}
+        """In the order of arrival: who watches is woken fairly, and the same way each time."""
         self._prefix_lengths: dict[int, int] = {}
         """Length of each watched key prefix → number of watches, to find prefixes without trying all lengths."""
         self._blocked: dict[BlockedRead, None] = {}
@@ -136,7 +137,7 @@ class Watches:
             raise BusyError("too many blocking reads and subscriptions: try again")
         self._count += 1
         for topic in watch.topics:
-            self._by_topic.setdefault(topic, set()).add(watch)
+            self._by_topic.setdefault(topic, {})[watch] = None
             if topic[0] == KV_PREFIX:
                 length = len(topic[1])
                 self._prefix_lengths[length] = self._prefix_lengths.get(length, 0) + 1
@@ -146,7 +147,7 @@ class Watches:
         self.due.pop(watch, None)
         for topic in watch.topics:
             watches = self._by_topic[topic]
-            watches.discard(watch)
+            watches.pop(watch, None)
             if not watches:
                 del self._by_topic[topic]
             if topic[0] == KV_PREFIX:
