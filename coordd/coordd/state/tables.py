@@ -118,6 +118,7 @@ class Table(Generic[Row]):
                 self._keep(key, row, hashed)
             elif before is not None:
                 deletes.append(key)
+                self._drop(key)
         self.digest = digest % MODULUS
         self._changed = {}
         self._before = {}
@@ -140,9 +141,10 @@ class Table(Generic[Row]):
 
     def _remember(self, key: Key, row: Row | None) -> None:
         """The row's hash before its first change since the last flush; not the row, which may be large."""
-        hashed = self._hashes.pop(key, None)
-        self._before[key] = hashed if hashed is not None or row is None else self._hash(row)
-        self._cache.pop(key, None)
+        if row is None:
+            self._before[key] = None
+        else:
+            self._before[key] = self._hashes.get(key) or self._hash(row)
 
     def _fetch(self, key: Key) -> Row | None:
         found = self._connection.execute(self._get, key).fetchone()
@@ -155,12 +157,15 @@ class Table(Generic[Row]):
     def _keep(self, key: Key, row: Row, hashed: int | None) -> None:
         last = row[-1]
         if not isinstance(last, int) and len(last) > _CACHED_VALUE:
+            self._drop(key)
             return
         cache = self._cache
         if len(cache) >= CACHED_ROWS:
-            oldest = next(iter(cache))
-            del cache[oldest]
-            self._hashes.pop(oldest, None)
+            self._drop(next(iter(cache)))
         cache[key] = row
         if hashed is not None:
             self._hashes[key] = hashed
+
+    def _drop(self, key: Key) -> None:
+        self._cache.pop(key, None)
+        self._hashes.pop(key, None)
