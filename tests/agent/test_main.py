@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -231,13 +232,17 @@ def test_damaged_registrations_are_left_as_they_are(agent: Agent) -> None:
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_no_permission(agent: Agent) -> None:
-    data = agent.folder / "data"
-    data.mkdir(mode=0o700)
-    for folder in (agent.folder, *agent.folder.parents[:2]):
-        folder.chmod(0o755)
-    # The interpreter may lie where nobody else may look, so it is loaded first.
-    code = "import os, sys; from coordd_agent.main import main; os.setuid(65534); sys.exit(main(sys.argv[1:]))"
-    command = [sys.executable, "-c", code, *agent.command()[3:]]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=START_S, check=False)
-    assert done.returncode == 3
+    with tempfile.TemporaryDirectory() as name:
+        # pytest's own folders may be entered by nobody else.
+        Path(name).chmod(0o755)
+        data = Path(name) / "data"
+        data.mkdir(mode=0o700)
+        config = Path(name) / "agent.toml"
+        text = agent.config.read_text().replace('"data"', f'"{data}"')
+        config.write_text(text.replace('services_dir = "services.d"\n', ""))
+        # The interpreter may lie where nobody else may look, so what it needs is loaded first.
+        code = "import os, shutil, sys, uvloop; from coordd_agent.main import main; os.setuid(65534); sys.exit(main())"
+        command = [sys.executable, "-c", code, "--config", str(config)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=START_S, check=False)
+    assert done.returncode == 3, done.stderr
     assert f"data folder {data} can't be used: permission denied" in done.stderr
