@@ -339,3 +339,11 @@ def test_large_values_are_not_kept_in_memory(world: World) -> None:
         world.done(KvPut(f"big{number}", bytes(100_000)))
     world.ask(KvList("big"))
     assert not world.machine._rows.kv._cache
+
+
+def test_a_value_that_grows_is_not_remembered_small(world: World) -> None:
+    world.done(KvPut("a", b"small"))
+    world.done(KvPut("a", bytes(10_000)))
+    value = world.value(KvGet("a"))
+    assert isinstance(value, KvPairs)
+    assert (len(value.pairs[0].value), value.pairs[0].version) == (10_000, 2)
