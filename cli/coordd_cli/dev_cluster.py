@@ -15,9 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from coordd.client import Client, asks
 from coordd.errors import CoorddError
-from coordd.messages.client import Servers, ServersRequest
 from coordd.transport.security import generate, write_key_file
 from coordd_cli.processes import Daemon, clean_environment, daemon_command, free_ports, wait_for, write_toml
 from coordd_cli.render import Renderer
@@ -103,14 +101,16 @@ def _start(name: str, kind: str, config: Path) -> Daemon:
 
 def _wait_for_leader(folder: Path) -> None:
     """The agent relays this, so that it is connected, too, once there is an answer."""
+    # Imported here, while the children load: whoever starts `dev` waits for all three.
+    from coordd.client import Client
+
     with Client(agent=f"ipc://{_socket(folder)}", timeout=1.0, name="coordctl dev") as client:
 
         def look() -> bool:
             try:
-                servers = asks.expect(client.ask(asks.request(ServersRequest())), Servers)
+                return any(one.leader for one in client.servers().servers)
             except CoorddError:
                 return False
-            return any(one.leader for one in servers.servers)
 
         wait_for("electing a leader", look, READY_SECONDS)
 

@@ -6,6 +6,7 @@ can't move the cursor or rename the terminal's window.
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -25,7 +26,7 @@ def as_object(value: Any) -> Any:
         return [as_object(one) for one in value]
     if isinstance(value, bytes):
         return value.decode(errors="backslashreplace")
-    return value
+    return str(value) if isinstance(value, Path) else value
 
 
 def visible(value: Any) -> str:

@@ -17,17 +17,17 @@ CRITICAL_SECONDS = 5.0
 def kill_leader(stage: Stage) -> None:
     name = leader_of(peers_of(stage))
     host = stage.servers[name]
-    stage.run(*stage.via_servers(), "kv", "put", "survivor", "before")
+    stage.run(*stage.as_token(), "kv", "put", "survivor", "before")
     stage.kill(host)
     started = time.monotonic()
-    written = stage.run(*stage.via_servers(), "kv", "put", "survivor", "after", "--output", "json")
+    written = stage.run(*stage.as_token(), "kv", "put", "survivor", "after", "--output", "json")
     stage.show(f"the next write was acknowledged {time.monotonic() - started:.2f} s after the kill")
     stage.notes["killed"] = name
     stage.expect(written.json()["version"] == 2, "the write took effect, once")
 
 
 def show_survival(stage: Stage) -> None:
-    asked = stage.via_servers()
+    asked = stage.as_token()
     locks = stage.run(*asked, "lock", "list", "--output", "json").json()
     held: dict[str, Any] = next((one for one in locks if one["name"] == "backup-long"), {})
     value = stage.run(*asked, "kv", "get", "backup/done").output
@@ -50,9 +50,9 @@ def restart_server(stage: Stage) -> None:
         matches = {peer["name"]: peer["match"] for peer in peers if peer["match"]}
         return True if matches.get(host.name, 0) >= max(matches.values(), default=1) else None
 
-    asked = [*stage.via_servers(), "operator", "raft", "list-peers"]
+    asked = [*stage.as_token(), "operator", "raft", "list-peers"]
     stage.poll(f"{host.name} catching up", caught_up, CATCH_UP_SECONDS, *asked)
-    stale = ["--server", stage.address_of(host), *stage.as_token("root"), "--consistency", "stale"]
+    stale = ["--server", stage.address_of(host), *stage.as_token(), "--consistency", "stale"]
     value = stage.run(*stale, "kv", "get", "survivor").output
     stage.show(f"{host.name} itself says of the key written while it was away: {value!r}")
     stage.expect(value == "after", f"{host.name} has what was written without it")

@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -129,6 +130,13 @@ class Stage:
         self.report.command(["coordctl", *arguments])
         return self._run(arguments, status)
 
+    def run_all(self, *commands: Sequence[str]) -> list[Finished]:
+        """Run several that do not depend on each other at once; each must end with 0."""
+        for arguments in commands:
+            self.report.command(["coordctl", *arguments])
+        with ThreadPoolExecutor(len(commands)) as threads:
+            return list(threads.map(lambda arguments: self._run(arguments, 0), commands))
+
     def _run(self, arguments: Sequence[str], status: int | None) -> Finished:
         started = time.monotonic()
         try:
@@ -182,17 +190,19 @@ class Stage:
 
     # --- who is asked, and as whom
 
-    def via_servers(self, token: str = ROOT) -> list[str]:
-        """Options as an operator has them: the founders, whether they live or not."""
-        addresses = [self.address_of(self.servers[name]) for name in FOUNDERS]
-        return [part for address in addresses for part in ("--server", address)] + self.as_token(token)
+    def export_servers(self) -> None:
+        """From now on coordctl finds the founders in its environment, whether they live or not."""
+        servers = ",".join(self.address_of(self.servers[name]) for name in FOUNDERS)
+        self.report.command(["export", f"COORD_SERVERS={servers}"])
+        self.environment["COORD_SERVERS"] = servers
 
     def via_agent(self, host: str, token: str = ROOT) -> list[str]:
+        """Options for what an operator does on that host."""
         return ["--agent", str(self.agents[host].socket), *self.as_token(token)]
 
-    def as_token(self, token: str) -> list[str]:
-        """Options for the token of that name; "" is the anonymous one."""
-        return ["--token-file", str(self.folder / f"{token}.token")] if token else []
+    def as_token(self, token: str = ROOT) -> list[str]:
+        """Options for the token of that name."""
+        return ["--token-file", str(self.folder / f"{token}.token")]
 
     @staticmethod
     def address_of(host: ServerHost) -> str:

@@ -37,8 +37,7 @@ def start_http(stage: Stage) -> None:
 
 def start_servers(stage: Stage) -> None:
     hosts = [stage.servers[name] for name in FOUNDERS]
-    for host in hosts:
-        changes.make_key(stage, host)
+    changes.make_keys(stage, *hosts)
     for host in hosts:
         stage.start_server(host, {"servers": [one.entry for one in hosts]})
     stage.wait_ready(*(host.daemon for host in hosts))
@@ -46,8 +45,9 @@ def start_servers(stage: Stage) -> None:
 
 
 def bootstrap(stage: Stage) -> None:
-    stage.run(*stage.via_servers("")[:2], "operator", "raft", "bootstrap")
-    peers = stage.poll("electing a leader", with_leader, 10.0, *stage.via_servers(""), "operator", "raft", "list-peers")
+    stage.run("--server", stage.address_of(stage.servers["s1"]), "operator", "raft", "bootstrap")
+    stage.export_servers()
+    peers = stage.poll("electing a leader", with_leader, 10.0, "operator", "raft", "list-peers")
     stage.show(", ".join(f"{peer['name']}: {peer['role']}" for peer in peers))
     stage.expect(sorted(peer["role"] for peer in peers) == ["leader", "voter", "voter"], "three voters, one leads")
 
@@ -58,9 +58,9 @@ def with_leader(peers: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
 
 def bootstrap_acl(stage: Stage) -> None:
     file = stage.folder / f"{ROOT}.token"
-    stage.run(*stage.via_servers(""), "acl", "bootstrap", "--out", str(file))
+    stage.run("acl", "bootstrap", "--out", str(file))
     stage.show(f"the secret is in {file}; from now on, what no token allows is denied")
-    again = stage.run(*stage.via_servers(""), "acl", "bootstrap", status=None)
+    again = stage.run("acl", "bootstrap", status=None)
     stage.expect(again.status == 4, "a second bootstrap is denied with exit code 4")
 
 
@@ -81,11 +81,11 @@ POLICIES: dict[str, dict[str, Any]] = {
 
 
 def make_tokens(stage: Stage) -> None:
-    for name, rules in POLICIES.items():
-        stage.run(*stage.via_servers(), "acl", "policy", "put", name, json.dumps(rules))
-        file = str(stage.folder / f"{name}.token")
-        stage.run(*stage.via_servers(), "acl", "token", "create", "--policy", name, "--out", file)
-    tokens = stage.run(*stage.via_servers(), "acl", "token", "list", "--output", "json").json()
+    root = stage.as_token()
+    stage.run_all(*([*root, "acl", "policy", "put", name, json.dumps(rules)] for name, rules in POLICIES.items()))
+    files = {name: str(stage.folder / f"{name}.token") for name in POLICIES}
+    stage.run_all(*([*root, "acl", "token", "create", "--policy", name, "--out", file] for name, file in files.items()))
+    tokens = stage.run(*stage.as_token(), "acl", "token", "list", "--output", "json").json()
     policies = [policy for token in tokens for policy in token["policies"]]
     stage.expect(sorted(policies) == sorted(POLICIES), "there is a token for each policy")
 
@@ -105,7 +105,7 @@ def start_agents(stage: Stage) -> None:
 
 
 def deny(stage: Stage) -> None:
-    done = stage.run(*stage.via_servers("h1"), "kv", "put", "backup/done", "no", status=None)
+    done = stage.run(*stage.as_token("h1"), "kv", "put", "backup/done", "no", status=None)
     stage.show(done.errors.strip())
     stage.expect(done.status == 4, "the agent's token may not write keys: exit code 4")
 
@@ -166,14 +166,14 @@ def queue_for_lock(stage: Stage) -> None:
 
 def hold_lock(stage: Stage) -> None:
     """For the rest of the play: leaders will fall, the lock must stay."""
-    lock = [*stage.via_servers("backup"), "lock", "backup-long", "--ttl", "15s"]
+    lock = [*stage.as_token("backup"), "lock", "backup-long", "--ttl", "15s"]
     stage.notes["holder"] = stage.start(*lock, "--", *HOLD)
-    held = stage.poll("being granted", held_by("backup-long"), 5.0, *stage.via_servers(), "lock", "list")
+    held = stage.poll("being granted", held_by("backup-long"), 5.0, *stage.as_token(), "lock", "list")
     stage.notes["token"] = held["token"]
     fence = ["--fence", f"backup-long:{held['token']}"]
-    stage.run(*stage.via_servers("backup"), "kv", "put", "backup/done", "yesterday", *fence)
+    stage.run(*stage.as_token("backup"), "kv", "put", "backup/done", "yesterday", *fence)
     stale = ["--fence", f"backup-long:{held['token'] - 1}"]
-    refused = stage.run(*stage.via_servers("backup"), "kv", "put", "backup/done", "never", *stale, status=None)
+    refused = stage.run(*stage.as_token("backup"), "kv", "put", "backup/done", "never", *stale, status=None)
     stage.show(refused.errors.strip())
     stage.expect(refused.status == 1, "a write with an older token is refused")
 
