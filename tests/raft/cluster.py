@@ -450,6 +450,7 @@ class Cluster:
             term = server.disk.term(allowed) or 0
             del server.disk.entries[: allowed - server.disk.base.index]
             server.disk.base = Base(allowed, term, 0, in_force, at, "state.db")
+            self._note_configurations(server)
             self.step(server, events.Compacted(server.disk.base))
         return allowed
 

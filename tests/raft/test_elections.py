@@ -61,7 +61,6 @@ def test_rule_15_the_same_candidate_gets_its_vote_again() -> None:
         cluster.network.clear()
 
 
-@pytest.mark.xfail(strict=True, reason="F8: deafness after a restart refuses also a vote that was given before")
 def test_rule_15_the_same_candidate_gets_its_vote_again_after_a_restart() -> None:
     cluster = Cluster()
     cluster.advance(1)

@@ -4,7 +4,6 @@ import pytest
 
 from coordd.messages.peer import AppendEntries, Heartbeat, HeartbeatResponse, ReadIndexRequest, ReadIndexResponse
 from coordd.raft import events
-from coordd.raft.output import Role
 from coordd.raft.settings import RaftSettings
 from tests.raft.cluster import Cluster, Server, sid
 from tests.raft.words import accepted, beat_answered, request
