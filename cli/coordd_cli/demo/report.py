@@ -77,7 +77,8 @@ class Report:
         words = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
         print(f"\n{words}, in {seconds:.1f} s")
         for key, value in facts.items():
-            print(f"{key}: {value}")
+            lines = value if isinstance(value, list) else [value]
+            print(f"{key}:", *lines, sep="\n    " if isinstance(value, list) else " ")
 
     def _print(self, text: str) -> None:
         if not self._as_json:
