@@ -47,7 +47,7 @@ def transfer_leadership(stage: Stage) -> None:
 def add_server(stage: Stage) -> None:
     host, member = stage.servers["s4"], stage.servers["s1"]
     make_keys(stage, host)
-    stage.start_server(host, {"join": {"address": member.raft_address, "public_key": member.public_key}})
+    stage.start_server(host, {"join": {"address": member.client_address, "public_key": member.public_key}})
     stage.wait_ready(host.daemon)
     where = ["--raft", host.raft_address, "--client", host.client_address, "--public-key", host.public_key]
     asked = [*stage.as_token(), "operator", "raft"]

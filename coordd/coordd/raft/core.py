@@ -108,7 +108,8 @@ class Raft:
         r.term, r.vote = event.hard_state.term, event.hard_state.vote
         r.saved = HardState(r.term, r.vote, event.hard_state.commit)
         r.log = RaftLog(event.tail, event.tail_previous_term, event.base.index, event.base.term, event.earlier_runs)
-        r.log.commit = max(event.base.index, event.applied, min(event.hard_state.commit, r.log.last))
+        # The state may be ahead of a log that forgot its end; nothing behind the log's end is called committed.
+        r.log.commit = min(max(event.base.index, event.applied, event.hard_state.commit), r.log.last)
         r.log.applied = r.reported = event.applied
         # Forgotten is only what the log lacks now: a later leader may rightly shorten a log that was whole at the start.
         r.promised = event.promised if event.promised > r.log.last else 0

@@ -162,8 +162,8 @@ def _best_successor(r: Replica, leading: Leadership, now: float) -> ServerId | N
 def _continue_transfer(r: Replica, leading: Leadership) -> None:
     """The target campaigns only when its log is complete, durably (rule 87). From then on no lease is safe (rule 58)."""
     going = leading.transfer
-    if going is None or going.told:
-        return
+    if going is None or going.told or r.configuration_index > r.log.commit:
+        return  # the end of a membership change may still have to be appended
     progress = leading.peers.get(going.target)
     if progress is None or progress.departing_since is not None:
         leading.transfer = None

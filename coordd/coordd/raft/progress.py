@@ -75,6 +75,7 @@ class Progress:
 
     def await_snapshot(self) -> None:
         self.state = ProgressState.SNAPSHOT
+        self.caught_up = False
         self._clear_window()
 
     def sent(self, last: Index, size: int) -> None:

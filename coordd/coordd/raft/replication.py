@@ -192,14 +192,17 @@ def handle_heartbeat_response(r: Replica, message: HeartbeatResponse, now: float
         reads.round_answered(r, leading)
     if r.stalled or progress.state is ProgressState.SNAPSHOT:
         return
-    progress.probe_sent = False
     progress.count_round(r.log.last, now, r.settings.election_timeout)
-    if progress.state is ProgressState.REPLICATE and progress.match < r.log.last:
+    waiting = progress.probe_sent if progress.state is ProgressState.PROBE else progress.match < r.log.last
+    if waiting:
         _nudge(r, progress)
 
 
 def _nudge(r: Replica, progress: Progress) -> None:
-    """All that is in flight may be lost, and then nothing else would tell: an empty append asks (rules 40, 47)."""
+    """All that is in flight may be lost, and then nothing else would tell: an empty append asks (rules 40, 41, 47).
+
+    Empty, since a follower whose disk is slow would otherwise be sent the same entries with every heartbeat.
+    """
     previous_term = r.log.term(progress.next - 1)
     if previous_term is None:
         progress.probe()  # compacted meanwhile: begin again where it stands

@@ -25,6 +25,7 @@ __all__ = ["Greetings"]
 _EVERY_SECONDS = 0.25
 _ASK_SECONDS = 1.0
 _REPLY_MESSAGES = 16
+_SILENCE_SECONDS = 5.0
 
 
 class Greetings:
@@ -56,6 +57,7 @@ class Greetings:
         self._ask_at = 0.0
         self._asked: Connection | None = None
         self._told_strange: set[str] = set()
+        self._unanswered_since: float | None = None
 
     def turn(self, now: float) -> None:
         """About ten times a second."""
@@ -123,6 +125,7 @@ class Greetings:
     def _ask_for_servers(self, join: JoinSettings, now: float) -> None:
         if self._asked is not None:
             for frame in self._asked.receive(_REPLY_MESSAGES):
+                self._unanswered_since = None
                 self._take_list(frame)
             if self._asked.lost:
                 self._asked.close()
@@ -130,6 +133,10 @@ class Greetings:
         if now < self._ask_at:
             return
         self._ask_at = now + _ASK_SECONDS
+        self._unanswered_since = self._unanswered_since or now
+        if now - self._unanswered_since > _SILENCE_SECONDS:
+            self._unanswered_since = now
+            self._log.warning("no answer from the server in [join]: is it its client address?", address=join.address)
         if self._asked is None:
             self._asked = Connection.to_server(self._context, join.address, join.public_key, generate())
         if self._asked.up:
