@@ -163,6 +163,7 @@ class Daemon:
         self._stopping_since: float | None = None
         self._strangers: set[str] = set()
         self._was_leading = False
+        self._member = False
         self._node.start(self._me, identity.boot, recovered, clock())
         self._operator.founding_asked = settings.bootstrap and self._node.configuration is None
         self._links.follow_roster()
@@ -412,8 +413,10 @@ class Daemon:
         if configurations:
             self._links.cluster_id = configurations[-1].cluster_id
             self._store.join(self._links.cluster_id)
-            if configurations[-1].member(self._me) is None:
-                self._log.warning("this server is not a member", cluster=self._links.cluster_id)
+            member = configurations[-1].member(self._me) is not None
+            if self._member and not member:
+                self._log.warning("removed", cluster=self._links.cluster_id, advice="stop this server")
+            self._member = member
         self._links.follow_roster()
 
     def _leadership_changed(self) -> None:
