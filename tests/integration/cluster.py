@@ -9,7 +9,6 @@ Ports are free ones, keys are thrown away, processes are ended by their pid.
 
 import contextlib
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -19,11 +18,37 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from coordd.client import Client
-from coordd.errors import CoorddError
-from coordd.messages.client import BootstrapRequest, Info, InfoRequest
+from coordd.errors import (
+    BusyError,
+    ConflictError,
+    CoorddError,
+    NoLeaderError,
+    NotFoundError,
+    NotLeaderError,
+    OutcomeUnknownError,
+    TimedOutError,
+)
+from coordd.messages.client import (
+    PROTOCOL_VERSION,
+    Body,
+    BootstrapRequest,
+    Info,
+    InfoRequest,
+    Ok,
+    ReplyBody,
+    Request,
+    ServerInfo,
+    Servers,
+    ServersRequest,
+)
+from coordd.messages.codec import decode_reply, encode_request
+from coordd.transport.clients import Connection, close_context, open_context
 from coordd.transport.security import KeyPair, generate, write_key_file
 
 T = TypeVar("T")
+
+FOR_NOW = (BusyError, NoLeaderError, NotLeaderError, OutcomeUnknownError, TimedOutError)
+"""What a test that waits for something else gets over: on a busy machine there may be an election at any time."""
 
 PATIENCE = 60.0
 """Deadline for anything that should happen soon, on a slow machine that is shared."""
@@ -38,7 +63,7 @@ def free_ports(count: int) -> list[int]:
         return [each.getsockname()[1] for each in sockets]
 
 
-def wait_for(condition: Callable[[], T], what: str, patience: float = PATIENCE) -> T:
+def wait_for(condition: Callable[[], T | None], what: str, patience: float = PATIENCE) -> T:
     """Ask until the answer is true, and give it back."""
     deadline = time.monotonic() + patience
     while True:
@@ -199,6 +224,42 @@ class ServerCluster:
 
         return wait_for(found, "a leader")
 
+    def followers(self) -> list[ServerProcess]:
+        """The running servers that do not lead."""
+        leader = self.leader()
+        return [server for server in self.servers if server.running and server is not leader]
+
+    def named(self, name: str) -> ServerProcess:
+        return next(server for server in self.servers if server.name == name)
+
+    def operate(self, body: Body, token: str = "") -> Ok:
+        """An operator's request, begun again when an election came between: then it may have been done already."""
+        begun_again = False
+
+        def attempt() -> Ok | None:
+            nonlocal begun_again
+            with self.client(token=token) as client:
+                try:
+                    answer = client.request(body, timeout=10.0)
+                except FOR_NOW:
+                    begun_again = True
+                    return None
+                except (ConflictError, NotFoundError) as error:
+                    if begun_again:
+                        return Ok(0, error.text)
+                    raise
+            assert isinstance(answer, Ok)
+            return answer
+
+        return wait_for(attempt, f"an answer to {body}")
+
+    def members(self) -> dict[str, ServerInfo]:
+        """Name → member, as the cluster's present leader tells it."""
+        with self.client(only=self.leader()) as client:
+            answer = client.request(ServersRequest())
+        assert isinstance(answer, Servers)
+        return {member.id.partition("#")[0]: member for member in answer.servers}
+
     def converged(self, token: str = "") -> list[dict[str, Any]]:
         """Wait until all running servers have applied the same index, and give their figures."""
 
@@ -212,6 +273,42 @@ class ServerCluster:
         return wait_for(equal, "all servers at the same index")
 
 
-def stop_process(pid: int) -> None:
-    """SIGSTOP."""
-    os.kill(pid, signal.SIGSTOP)
+class Straight:
+    """A connection to one server and no other, without a client's cleverness: each answer as it comes."""
+
+    def __init__(self, server: ServerProcess) -> None:
+        self._context = open_context()
+        self._connection = Connection.to_server(self._context, server.client_address, server.keys.public, generate())
+        self._last = 0
+        wait_for(lambda: self._connection.up, f"a connection to {server.name}")
+
+    def __enter__(self) -> "Straight":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._connection.close()
+        close_context(self._context)
+
+    def send(self, body: Body, budget: float = PATIENCE) -> int:
+        """The request's number."""
+        self._last += 1
+        frame = encode_request(Request(PROTOCOL_VERSION, self._last, "", int(budget * 1000), body))
+        assert self._connection.send(frame)
+        return self._last
+
+    def answers(self, count: int) -> dict[int, ReplyBody]:
+        """Wait for so many, by number."""
+        found: dict[int, ReplyBody] = {}
+
+        def complete() -> bool:
+            for frame in self._connection.receive(count):
+                reply = decode_reply(frame)
+                found[reply.id] = reply.body
+            return len(found) >= count
+
+        wait_for(complete, f"{count} answers")
+        return found
+
+    def ask(self, body: Body, budget: float = PATIENCE) -> ReplyBody:
+        number = self.send(body, budget)
+        return self.answers(1)[number]

@@ -13,8 +13,8 @@ from coordd.errors import (
     InvalidError,
     NotFoundError,
     NotLeaderError,
+    OutcomeUnknownError,
     RequestError,
-    TimedOutError,
 )
 from coordd.messages import client as wire
 from coordd.raft.events import AddServer, ChangeRequested, RemoveServer
@@ -214,21 +214,22 @@ class Operator:
                 )
                 self._answers.answer(until.waiter, body)
             elif until.waiter.deadline <= now:
-                self._answers.answer(until.waiter, error_body(TimedOutError("not finished in time; it may yet happen")))
+                self._answers.answer(until.waiter, error_body(OutcomeUnknownError("not finished in time: it goes on")))
             else:
                 still.append(until)
         self._until = still
         late = [waiter for waiter in self._founders if waiter.deadline <= now]
         for waiter in late:
             missing = ", ".join(self._founding.missing(self._roster.listed())) or "nobody"
-            self._answers.answer(waiter, error_body(TimedOutError(f"still waiting for the hello of: {missing}")))
+            text = f"still waiting for the hello of: {missing}; the cluster is founded as soon as it comes"
+            self._answers.answer(waiter, error_body(OutcomeUnknownError(text)))
             self._founders.remove(waiter)
 
     def _go_on_adding(self, adding: _Adding, now: float) -> bool:
         """True: over. Raises: RequestError."""
         self._must_lead()
         if adding.waiter.deadline <= now:
-            raise TimedOutError(
+            raise ConflictError(
                 f"server {adding.contact.name} has not said hello from {adding.contact.raft_address} under that key;"
                 " nothing was changed"
             )
