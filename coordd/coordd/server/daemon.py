@@ -252,6 +252,8 @@ class Daemon:
             cluster=self._links.cluster_id,
             pid=os.getpid(),
         )
+        if not self._node.machine.acl_enabled:
+            self._log.warning("access control is off: everything is allowed until `coordctl acl bootstrap`")
         while not self._finished():
             poller.poll(self._sleep())
             self._wakeup.clear()
