@@ -92,10 +92,18 @@ class Agent:
             name=f"agent {self._node.name}",
             on_servers=self._servers_learned,
         )
-        self._beats = Beats(self._node.name, self._client, self._catalog_lost)
-        self._rights = Rights(self._client)
+        self._rights = Rights(self._client, on_answer=lambda: self._cache.renew())
         self._syncer = Syncer(self._node, self._registry, self._client, settings.sync)
-        self._cache = Cache(self._client, settings.cache, self._start, self._view_changed)
+        self._cache = Cache(
+            self._client, settings.cache, self._start, on_change=self._view_changed, trusted=self._rights.trusted
+        )
+        self._beats = Beats(
+            self._node.name,
+            self._client,
+            on_taken=self._cache.contact,
+            on_unknown=self._syncer.look_again,
+            on_denied=self._rights.ask_again,
+        )
         self._resolver = Resolver(self._cache, settings.dns)
         self._runner = CheckRunner(self._registry, settings.checks.allow_link_local, self._start)
         self._registry.restore(self._keeper.registrations, self._keeper.reports, time.time())
@@ -128,7 +136,6 @@ class Agent:
         if token != self._client.token:
             self._client.token = token
             self._rights.ask_again()
-            self._cache.renew()
         self._syncer.look_again()
         log.info("reloaded", extra={"facts": {"services": len(self._registry.services)}})
 
@@ -241,8 +248,6 @@ class Agent:
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(SWEEP_S)
-            if self._beats.taken_at is not None:
-                self._cache.contact(self._beats.taken_at)
             self._cache.sweep(self._resolver.used_queries())
 
     def _load(self, files: tuple[list[LocalService], list[CheckSpec]]) -> None:
@@ -255,9 +260,6 @@ class Agent:
         self._syncer.changed()
         if not checks and self._tasks is not None:
             self._runner.follow(time.time())
-
-    def _catalog_lost(self) -> None:
-        self._syncer.look_again()
 
     def _view_changed(self, query: Query) -> None:
         self._resolver.view_changed(query)

@@ -6,7 +6,7 @@ import random
 import time
 from collections.abc import Callable
 
-from coordd.errors import CoorddError, NotFoundError
+from coordd.errors import CoorddError, DeniedError, NotFoundError
 from coordd.messages.client import AgentBeat, BeatTaken
 from coordd_agent.cluster import Cluster
 
@@ -21,13 +21,25 @@ PATIENCE_S = 2.0
 
 
 class Beats:
-    def __init__(self, node: str, cluster: Cluster, on_unknown: Callable[[], None]) -> None:
-        """`on_unknown`: the catalog does not have this node."""
+    def __init__(
+        self,
+        node: str,
+        cluster: Cluster,
+        *,
+        on_taken: Callable[[float], None],
+        on_unknown: Callable[[], None],
+        on_denied: Callable[[], None],
+    ) -> None:
+        """`on_taken(monotonic time)`: a server took one. `on_unknown`: the catalog does not have this node. `on_denied`:
+        the token did well until now."""
         self.taken_at: float | None = None
         """Monotonic time at which a server last took a beat."""
         self._node = node
         self._cluster = cluster
+        self._on_taken = on_taken
         self._on_unknown = on_unknown
+        self._on_denied = on_denied
+        self._denied = False
         self._interval = FIRST_INTERVAL_S
 
     async def run(self) -> None:
@@ -51,10 +63,17 @@ class Beats:
         except NotFoundError as error:
             self._on_unknown()
             return str(error)
+        except DeniedError as error:
+            if not self._denied:
+                self._on_denied()
+            self._denied = True
+            return str(error)
         except CoorddError as error:
             return str(error)
         if not isinstance(reply, BeatTaken):
             return f"the server answered a heartbeat with {type(reply).__name__}"
         self._interval = min(max(reply.interval_ms / 1000, LEAST_S), MOST_S)
+        self._denied = False
         self.taken_at = time.monotonic()
+        self._on_taken(self.taken_at)
         return ""

@@ -54,8 +54,11 @@ class Cache:
         cluster: Cluster,
         settings: CacheSettings,
         start_task: StartTask,
+        *,
         on_change: Callable[[Query], None] = lambda query: None,
+        trusted: Callable[[], bool] = lambda: True,
     ) -> None:
+        """`trusted`: the agent's token is valid, so that what it may not see is hidden on purpose."""
         self.denied = False
         """The last subscription that was refused was refused for its token."""
         self.server_list: tuple[ServerInfo, ...] = ()
@@ -64,6 +67,7 @@ class Cache:
         self._settings = settings
         self._start_task = start_task
         self._on_change = on_change
+        self._trusted = trusted
         # Least recently used first. An entry is in exactly one of them.
         self._present: OrderedDict[Query, _Entry] = OrderedDict()
         self._absent: OrderedDict[Query, _Entry] = OrderedDict()
@@ -157,14 +161,16 @@ class Cache:
                         self._take(entry, view)
                         backoff.reset()
             except CoorddError as error:
-                denied = isinstance(error, DeniedError)
-                if denied and not self.denied:
-                    log.warning("subscription denied; answers continue from the cache: %s", error)
-                self.denied = self.denied or denied
+                if isinstance(error, DeniedError):
+                    self._note_denied(str(error))
                 entry.settled.set()
             await asyncio.sleep(backoff.pause())
 
     def _take(self, entry: _Entry, view: View) -> None:
+        if view.filtered and not entry.absent and not self._trusted():
+            # ACLs were switched on, or the token went: what was known stays until there is a valid one again.
+            self._note_denied("rows are hidden")
+            return
         changed = entry.value != view.value
         entry.received_at = time.monotonic()
         self.contact(entry.received_at)
@@ -179,6 +185,11 @@ class Cache:
             self._on_change(entry.query)
         entry.settled.set()
         self._make_room()
+
+    def _note_denied(self, reason: str) -> None:
+        if not self.denied:
+            log.warning("subscription denied; answers continue from the cache: %s", reason)
+        self.denied = True
 
     def _make_room(self) -> None:
         while len(self._absent) > self._settings.max_absent:

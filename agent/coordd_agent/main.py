@@ -19,7 +19,7 @@ from coordd_agent.agent import Agent
 from coordd_agent.log_output import open_log
 from coordd_agent.settings import AgentSettings
 
-__all__ = ["main"]
+__all__ = ["loop_factory", "main"]
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     open_log(options.log_format)
     try:
         settings = load(AgentSettings, options.config)
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
             runner.run(_run(settings))
     except CoorddError as error:
         return _fail(error)
@@ -71,7 +71,8 @@ async def _run(settings: AgentSettings) -> None:
     await agent.run(stop)
 
 
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop's where it is installed, else asyncio's own."""
     with contextlib.suppress(ImportError):
         import uvloop
 

@@ -1,7 +1,9 @@
 """The agent's own token: read from its file, and what the cluster makes of it."""
 
 import asyncio
+import contextlib
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 from coordd.errors import ConfigError, CoorddError, DeniedError, NotFoundError
@@ -31,30 +33,44 @@ def read_token(path: Path | None) -> str:
 
 
 class Rights:
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, on_answer: Callable[[], None]) -> None:
+        """`on_answer`: what was asked for by `ask_again` is known."""
         self.state = "unknown"
         """valid, anonymous, denied or unknown."""
         self.acl_enabled: bool | None = None
         self._cluster = cluster
+        self._on_answer = on_answer
         self._ask = asyncio.Event()
+        self._asked = False
+
+    def trusted(self) -> bool:
+        """Whether what this token may not see is hidden on purpose, and not because it is missing or no longer valid."""
+        return self.state == "valid"
 
     def ask_again(self) -> None:
-        """There is another token."""
+        """There is another token, or it was refused."""
+        self._asked = True
         self._ask.set()
 
     async def run(self) -> None:
         """Until cancelled."""
         backoff = Backoff(RETRY_S, MAX_RETRY_S)
         while True:
-            pause = ASK_EVERY_S if await self._look() else backoff.pause()
-            if pause == ASK_EVERY_S:
+            self._ask.clear()
+            pause = backoff.pause()
+            if await self._look():
                 backoff.reset()
-            try:
+                pause = ASK_EVERY_S
+                self._tell()
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._ask.wait()
-            except TimeoutError:
-                continue
-            self._ask.clear()
+
+    def _tell(self) -> None:
+        # Not if it was asked again while the answer, about another token perhaps, was on its way.
+        if self._asked and not self._ask.is_set():
+            self._asked = False
+            self._on_answer()
 
     async def _look(self) -> bool:
         """True if the cluster gave an answer."""

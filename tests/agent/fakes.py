@@ -22,7 +22,9 @@ from coordd.messages.client import (
     Read,
     ReadResult,
     ReplyBody,
+    ResolveToken,
     ServiceInfo,
+    TokenRules,
     View,
 )
 from coordd.messages.command import CheckDefinition, Command, Deregister, Done, Register, ServiceDefinition
@@ -55,6 +57,9 @@ class FakeCluster:
         self.values: dict[Query, QueryResult] = {}
         self.watchers: dict[Query, list[asyncio.Queue[View | CoorddError]]] = {}
         self.reply: ReplyBody | None = None
+        self.filtered = False
+        """Views leave something out."""
+        self.rules: TokenRules | None = None
         self._index = 0
 
     def down(self) -> None:
@@ -92,6 +97,9 @@ class FakeCluster:
         await asyncio.sleep(0)
         self._may(query)
         self.reads += 1
+        if isinstance(query, ResolveToken):
+            assert self.rules is not None
+            return ReadResult(1, self.rules)
         assert isinstance(query, NodeCatalog)
         return ReadResult(1, Catalog((self.entry(),) if self.node else ()))
 
@@ -148,7 +156,7 @@ class FakeCluster:
 
     def _view(self, query: Query) -> View:
         self._index += 1
-        return View(1, self._index, 0, self.values.get(query, Health(())))
+        return View(1, self._index, 0, self.values.get(query, Health(())), self.filtered)
 
 
 @contextlib.asynccontextmanager

@@ -30,7 +30,7 @@ def health(name: str, address: str = "10.0.0.1") -> Health:
 async def caching(cluster: FakeCluster, **settings: int) -> AsyncIterator[tuple[Cache, list[Query]]]:
     changed: list[Query] = []
     async with running() as group:
-        yield Cache(cluster, CacheSettings(**settings), group.create_task, changed.append), changed
+        yield Cache(cluster, CacheSettings(**settings), group.create_task, on_change=changed.append), changed
 
 
 @pytest.mark.asyncio
@@ -151,6 +151,20 @@ async def test_a_denied_subscription_keeps_the_view_and_does_not_hold_up_who_wai
         assert cache.denied
         assert cache.peek(DB) is None
         assert cache.peek(WEB) is not None
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("trusted", [False, True])
+async def test_what_is_hidden_for_want_of_a_token_stays(trusted: bool) -> None:
+    cluster = FakeCluster()
+    cluster.values[WEB] = health("web")
+    async with running() as group:
+        cache = Cache(cluster, CacheSettings(), group.create_task, trusted=lambda: trusted)
+        await cache.wait_for([WEB])
+        cluster.filtered = True
+        cluster.push(WEB, Health(()))
+        await eventually(lambda: cache.denied != trusted and cluster.watchers[WEB][0].empty())
+        assert cache.peek(WEB) == (Health(()) if trusted else health("web"))
 
 
 @pytest.mark.asyncio

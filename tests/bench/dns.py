@@ -23,6 +23,7 @@ from pathlib import Path
 from coordd.messages.command import ServiceDefinition
 from coordd_agent.dns.resolver import Resolver
 from coordd_agent.dns.server import DnsServer, bind_pair
+from coordd_agent.main import loop_factory
 from coordd_agent.settings import DnsSettings
 from tests.agent.dns.catalog import HandmadeCatalog, node
 
@@ -157,11 +158,8 @@ def main() -> int:
     parser.add_argument("--serve", type=int, metavar="PORT", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
-        with contextlib.suppress(ImportError):
-            import uvloop
-
-            uvloop.install()
-        asyncio.run(serve(options.serve))
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            runner.run(serve(options.serve))
         return 0
     for program in ("dnsperf", "unbound"):
         if shutil.which(program) is None:
