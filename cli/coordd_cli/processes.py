@@ -7,6 +7,7 @@ they are those of the same installation.
 import contextlib
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -38,6 +39,7 @@ MODULES = {"coordctl": "coordd_cli.main", "coordd": "coordd.server.main", "coord
 _GUARD = Path(__file__).with_name("guarded.py")
 _POLL_SECONDS = 0.01
 LOG_TAIL_LINES = 10
+LOWEST_PORT = 15_000
 
 
 class ProcessError(CoorddError):
@@ -61,10 +63,16 @@ def clean_environment(folder: Path, **settings: str) -> dict[str, str]:
 
 
 def free_ports(count: int, preferred: Iterable[int] = ()) -> list[int]:
-    """Ports of 127.0.0.1 that nobody has now, for TCP and UDP; the preferred ones where they are free."""
+    """Ports of 127.0.0.1 that nobody has now, for TCP and UDP; the preferred ones where they are free.
+
+    Others are drawn from below those that the kernel gives to connections: a server that is started later, or again,
+    must not find its port taken by a client that happened to connect somewhere.
+    """
     found: list[int] = []
+    below = range(LOWEST_PORT, max(_first_ephemeral(), LOWEST_PORT + 1000))
+    drawn = random.sample(below, min(20 * count, len(below)))
     with contextlib.ExitStack() as held:
-        for wanted in [*preferred, *(0 for _ in range(20 * count))]:
+        for wanted in [*preferred, *drawn]:
             if len(found) == count:
                 break
             with contextlib.suppress(OSError):
@@ -72,6 +80,13 @@ def free_ports(count: int, preferred: Iterable[int] = ()) -> list[int]:
     if len(found) < count:
         raise ProcessError("this host has no free ports on 127.0.0.1")
     return found
+
+
+def _first_ephemeral() -> int:
+    try:
+        return int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text(encoding="ascii").split()[0])
+    except (OSError, ValueError):
+        return 32_768
 
 
 def _hold(held: contextlib.ExitStack, wanted: int) -> int:

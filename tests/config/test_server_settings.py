@@ -1,11 +1,14 @@
 """Settings of a server: the example file is complete and true, and settings that contradict each other are refused."""
 
+import re
 import tomllib
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from coordd.config import build, load
+from coordd import server
+from coordd.config import build, describe, load
 from coordd.errors import ConfigError
 from coordd.server.settings import RaftSettings, ServerSettings
 from tests.config.examples import CONFIGS, check_complete, check_strict, tables
@@ -31,6 +34,14 @@ def test_the_example_shows_every_setting() -> None:
 @pytest.mark.parametrize("table", tables(ServerSettings))
 def test_unknown_keys_are_refused_in_every_table(table: str) -> None:
     check_strict(example(), ServerSettings, table)
+
+
+def test_every_setting_is_used() -> None:
+    """One that nothing reads would be a promise that nobody keeps."""
+    package = Path(server.__file__).parent
+    source = "\n".join(path.read_text(encoding="utf-8") for path in package.glob("*.py"))
+    leaves = {row.key.rpartition(".")[2] for row in describe(ServerSettings)}
+    assert [leaf for leaf in sorted(leaves) if not re.search(rf"\.{leaf}\b", source)] == []
 
 
 def put(values: dict[str, Any], dotted: str, value: Any) -> None:

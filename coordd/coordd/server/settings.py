@@ -75,13 +75,6 @@ class RaftSettings:
     snapshot_credits: int = setting(
         "pieces of a snapshot under way at once", default=8, unit="pieces", least=1, most=64
     )
-    learner_catch_up_entries: int = setting(
-        "how near to the leader's last entry a learner must be to become a voter",
-        default=1_000,
-        unit="entries",
-        least=0,
-        most=1_000_000,
-    )
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
         if self.election_ms < HEARTBEATS_PER_ELECTION * self.heartbeat_ms:
@@ -167,9 +160,6 @@ class ClientSettings:
 class LimitSettings:
     """[limits]: above each, clients are told to try again, or the request is refused."""
 
-    request_bytes: int = setting(
-        "largest request of a client", default=2 * MIB, unit="bytes", least=64 * KIB, most=8 * MIB
-    )
     pending_writes: int = setting(
         "writes that wait for their commit", default=16_384, unit="writes", least=16, most=1_000_000
     )
