@@ -83,7 +83,9 @@ class LockModel:
         if kind == "acquire":
             return self._acquire(state, operation, subject, rest)
         if kind == "end":
-            return state._replace(holder=None, token=0) if state.holder == subject else state
+            if state.holder == subject:
+                return state._replace(holder=None, token=0)
+            return state if operation.known else None  # one that may never come need not come without effect
         held = state.holder is not None and state.token == subject
         if operation.known and operation.answer is not held:
             return None

@@ -46,14 +46,14 @@ class Network:
         self._newest: dict[Link, float] = {}
         self.fates: Counter[str] = Counter()
 
-    def send(self, sender: str, receiver: str, message: object, *, once: bool = False) -> bool:
+    def send(self, sender: str, receiver: str, message: object, *, once: bool = False, surely: bool = False) -> bool:
         """False: dropped before it left, as a socket notices that has no connection. `once`: it may get lost, but is
-        never doubled, as on one connection."""
+        never doubled, as on one connection. `surely`: nor lost nor overtaken, as on one whose end is noticed."""
         link = (sender, receiver)
         if self._cut[link]:
             self.fates["cut"] += 1
             return False
-        conditions = self._unusual.get(link, self.usual)
+        conditions = PERFECT if surely else self._unusual.get(link, self.usual)
         if self._chance.happens(conditions.loss):
             self.fates["lost"] += 1
             return True

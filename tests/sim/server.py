@@ -413,9 +413,8 @@ class Server:
 
     def answer(self, waiter: Waiter, body: ReplyBody) -> bool:
         """The API's `Answers`."""
-        return self.around.network.send(
-            self.name, waiter.connection.decode(), Answered(waiter.request, body), once=True
-        )
+        client, answered = waiter.connection.decode(), Answered(waiter.request, body)
+        return self.around.network.send(self.name, client, answered, once=True, surely=client.startswith("w"))
 
     # --- for the operator --------------------------------------------------------------------------------------------
 

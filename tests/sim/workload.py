@@ -17,6 +17,8 @@ from coordd.messages.client import (
     KvPairs,
     Read,
     ReadResult,
+    Renewed,
+    RenewSession,
     ReplyBody,
     Request,
     Write,
@@ -45,8 +47,13 @@ from tests.sim.surroundings import Surroundings
 
 __all__ = ["Client", "Mix"]
 
+SLOWEST = 0.98
+"""Part of a TTL that has certainly passed on every host's clock when it has passed on one's."""
 CERTAIN = frozenset({"not-leader", "no-leader", "busy", "timed-out"})
 """Refusals that prove that nothing happened."""
+
+
+LOCKING = frozenset({"acquire", "release", "fenced", "renew", "destroy"})
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,7 @@ class Mix:
     keys: int
     locks: int
     think: float
+    session_ttl: float
     patience: float
     """Seconds until an unanswered request is given up or repeated."""
     weights: dict[str, float]
@@ -66,7 +74,7 @@ class _Attempt:
     """One operation under way."""
 
     call: float
-    body: Write | Read
+    body: Write | Read | RenewSession
     repeats: bool
     finish: Callable[[ReplyBody | None], None]
     """Called once: with the answer, or None if the outcome is unknown."""
@@ -124,9 +132,7 @@ class Client:
             self._open_session()
         else:
             weights = self._mix.weights
-            kinds = [
-                kind for kind in weights if self._numbered or kind not in ("acquire", "release", "fenced", "destroy")
-            ]
+            kinds = [kind for kind in weights if self._numbered or kind not in LOCKING]
             (kind,) = self._chance.choices(kinds, [weights[kind] for kind in kinds])
             getattr(self, f"_{kind}")()
 
@@ -159,7 +165,31 @@ class Client:
             if isinstance(result, Done):
                 self._session = session
 
-        self._write(CreateSession(session, "", ttl_ms=3_600_000, lock_delay_ms=0, node_checks=()), opened)
+        ttl_ms = int(self._mix.session_ttl * 1000)
+        self._promised(session, self.around.schedule.now)
+        self._write(CreateSession(session, "", ttl_ms=ttl_ms, lock_delay_ms=0, node_checks=()), opened)
+
+    def _promised(self, session: str, since: float) -> None:
+        """The session lives for a full TTL after `since`, by a leader's clock that may be fast."""
+        self._history.lifetimes[session] = since + self._mix.session_ttl * SLOWEST
+
+    def _renew(self) -> None:
+        session, call = self._session, self.around.schedule.now
+
+        def renewed(body: ReplyBody | None) -> None:
+            if isinstance(body, Renewed):
+                self._promised(session, call)
+                self._completed("renewals")
+            else:
+                self._session_ended()
+                self._think()
+
+        self._ask(_Attempt(call, RenewSession(session), True, renewed))
+
+    def _session_ended(self) -> None:
+        self.around.counts["sessions expired"] += 1
+        self._session = ""
+        self._holding.clear()
 
     # --- keys --------------------------------------------------------------------------------------------------------
 
@@ -249,6 +279,8 @@ class Client:
                 if result.token:
                     self._history.granted(lock, session, result.token)
                     self._holding[lock] = result.token
+            elif isinstance(result, Failure):
+                self._session_ended()
 
         self._write(LockAcquire(lock, session), acquired)
 
@@ -365,6 +397,9 @@ class Client:
             return
         if not isinstance(reply.body, Error):
             self._finish(reply.body)
+            return
+        if reply.body.code == "not-found":
+            self._finish(None)
             return
         self._target = reply.body.hint.partition(":")[0]
         if attempt.repeats or reply.body.code in CERTAIN:

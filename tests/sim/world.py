@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
+from coordd.acl.authorizer import Authorizer
 from coordd.errors import CoorddError
+from coordd.messages.client import KvList, KvPairs
 from coordd.raft.membership import begin_promotion
 from coordd.raft.settings import RaftSettings
 from coordd.types import Configuration
@@ -27,12 +29,14 @@ from tests.sim.partitions import between
 from tests.sim.server import Answered, Server
 from tests.sim.surroundings import Options, Surroundings, Tuning
 from tests.sim.trace import Trace
+from tests.sim.watcher import Watcher
 from tests.sim.workload import Client, Mix
 
 __all__ = ["World", "memory_folder"]
 
 PATIENCE = 20.0
 """Seconds within which a healed cluster must have finished everything (invariant 17)."""
+EVERYTHING = Authorizer(management=True)
 SAMPLE = 0.05
 """Seconds between two looks at whether there is a leader."""
 
@@ -73,6 +77,11 @@ class World:
         count = chance.branch("clients").randint(4, 8)
         clients = [Client(self.around, f"c{n}", self._targets, mix, self.history, n % 2 == 0) for n in range(count)]
         self.clients = {client.name: client for client in clients}
+        watchers = chance.branch("watchers").choice([0, 1])
+        self.watchers = {
+            f"w{n}": Watcher(self.around, f"w{n}", self._targets, lambda name: self.servers[name].life, self.history)
+            for n in range(watchers)
+        }
         self.operator = Operator(self, chance.branch("operator"))
         self.faults = Faults(self, chance.branch("faults"))
         self._led = self._sampled = 0
@@ -83,8 +92,8 @@ class World:
     def configuration(self) -> Configuration:
         """The newest committed one."""
         ledger = self.around.invariants.ledger
-        found = max((index, c) for (index, term), c in ledger.configurations.items() if self._committed(index, term))
-        return found[1]
+        found = [(index, c) for (index, term), c in ledger.configurations.items() if self._committed(index, term)]
+        return max(found, key=lambda pair: pair[0])[1] if found else self._founding
 
     def configurations(self) -> list[Configuration]:
         """The newest committed one, and all behind it that some server still holds."""
@@ -123,6 +132,8 @@ class World:
         schedule = self.around.schedule
         for client in self.clients.values():
             client.begin()
+        for watcher in self.watchers.values():
+            watcher.begin()
         self.faults.begin()
         self.operator.begin()
         schedule.after(SAMPLE, self._sample)
@@ -147,9 +158,10 @@ class World:
         ids = {name: server.format() for name, server in self.servers.items()}
         members = [member(ids[name], name, voter=True) for name in self._founders]
         members.sort(key=lambda m: m.id)
+        self._founding = Configuration("c" * 32, "sim", tuple(members))
         for name in self._founders:
             self.servers[name].start()
-        self.servers[self._founders[0]].found(Configuration("c" * 32, "sim", tuple(members)))
+        self.servers[self._founders[0]].found(self._founding)
 
     def _deliver(self, receiver: str, message: object) -> None:
         server = self.servers.get(receiver)
@@ -157,7 +169,7 @@ class World:
             server.deliver(message)
         else:
             assert isinstance(message, Answered)
-            self.clients[receiver].deliver(message)
+            (self.clients.get(receiver) or self.watchers[receiver]).deliver(message)
 
     def _sample(self) -> None:
         self._sampled += 1
@@ -190,6 +202,8 @@ class World:
                     server.resume()
         for client in self.clients.values():
             client.finish(sorted(self._core))
+        for watcher in self.watchers.values():
+            watcher.finish(sorted(self._core))
 
     def _choose_core(self, chance: Chance) -> set[str]:
         """Who may be in force keeps a majority: leave out one after the other while that holds."""
@@ -220,6 +234,15 @@ class World:
             raise Violation(17, "a healed server does not catch up", behind=behind(), wanted=wanted)
         if self.leader() is None:
             raise Violation(17, "a healed cluster has no leader")
+        if not schedule.run(schedule.now + PATIENCE, lambda: all(map(self._shows, self.watchers.values()))):
+            raise Violation(15, "a watcher does not see the state", index=[w.index for w in self.watchers.values()])
+
+    def _shows(self, watcher: Watcher) -> bool:
+        """What the watcher was shown last is what there is."""
+        server = self.servers[watcher.server]
+        if not server.up or not watcher.index:
+            return False
+        return server.node.machine.query(KvList("k"), EVERYTHING).value == KvPairs(watcher.shown)
 
 
 def _promoted(configuration: Configuration) -> list[Configuration]:
@@ -285,6 +308,7 @@ def _mix(chance: Chance) -> Mix:
             "acquire": 2.0,
             "release": 1.0,
             "fenced": 1.0,
+            "renew": 2.0,
             "destroy": 0.2,
         }.items()
     }
@@ -292,6 +316,7 @@ def _mix(chance: Chance) -> Mix:
         keys=chance.choice([1, 3, 8]),
         locks=chance.choice([1, 2]),
         think=chance.uniform(0.05, 0.15),
+        session_ttl=chance.choice([1.0, 3.0, 3600.0]),
         patience=chance.uniform(0.3, 1.0),
         weights=weights,
     )
