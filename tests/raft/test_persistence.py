@@ -432,7 +432,6 @@ def test_rule_111_a_snapshot_refills_too() -> None:
     assert (b.replica.log.base_index, b.replica.refilling) == (6, False)
 
 
-@pytest.mark.xfail(strict=True, reason="F2: a state beyond the log's end makes commit exceed last")
 def test_rule_111_a_state_that_is_ahead_of_the_log_that_forgot_is_refilled() -> None:
     """The state had applied 6 when the log lost 4-6: what storage reports then must lead out, not into a loop."""
     cluster = Cluster()

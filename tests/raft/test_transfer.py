@@ -291,7 +291,6 @@ def test_a_transfer_ends_a_leaders_term_only_when_the_target_campaigns() -> None
     assert (leader.role, leader.leading.transfer) == (Role.LEADER, None)
 
 
-@pytest.mark.xfail(strict=True, reason="F9: the order goes out before the end of the joint configuration is appended")
 def test_a_change_of_membership_that_was_begun_goes_on_during_a_transfer() -> None:
     cluster = Cluster(tuple("abcd"))
     leader = ready(cluster)

@@ -1,0 +1,1 @@
+"""Plays of the consensus core: scripts that read like the story they test."""
