@@ -177,9 +177,9 @@ class ServerCluster:
         for server in self.servers:
             server.start(**options)
 
-    def bootstrap(self) -> None:
+    def bootstrap(self, **options: Any) -> None:
         """Start everything and found the cluster on the first server."""
-        self.start()
+        self.start(**options)
         with self.client(only=self.servers[0]) as client:
             client.request(BootstrapRequest(), timeout=PATIENCE)
         self.leader()
