@@ -9,7 +9,48 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-from coordd.messages.command import CheckDefinition, CommandResult, ServiceDefinition, SessionBehavior
+from coordd.messages.command import CommandResult
+from coordd.messages.query import (
+    Catalog,
+    CatalogEntry,
+    CheckInfo,
+    Checks,
+    Health,
+    HealthEntry,
+    Keys,
+    KvGet,
+    KvList,
+    KvPair,
+    KvPairs,
+    ListChecks,
+    ListLocks,
+    ListNodes,
+    ListPolicies,
+    ListServices,
+    ListSessions,
+    ListTokens,
+    LockInfo,
+    Locks,
+    LockWaiter,
+    NodeCatalog,
+    NodeInfo,
+    Nodes,
+    Policies,
+    PolicyInfo,
+    Query,
+    QueryResult,
+    ResolveToken,
+    Row,
+    ServiceHealth,
+    ServiceInfo,
+    ServiceNames,
+    SessionInfo,
+    Sessions,
+    TokenInfo,
+    TokenRules,
+    Tokens,
+    Wire,
+)
 from coordd.types import Index, ServerId, Term
 
 __all__ = [
@@ -91,280 +132,10 @@ PROTOCOL_VERSION = 1
 Consistency: TypeAlias = Literal["default", "consistent", "stale"]
 
 
-class _Wire(msgspec.Struct, frozen=True, array_like=True, tag=True, omit_defaults=True):
-    pass
-
-
-class _Row(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
-    pass
-
-
-# --- queries: each has a key and an order, so that every server gives the same answer at the same index -------------
-
-
-class KvGet(_Wire, frozen=True, tag="qk"):
-    """One key. Result KvPairs with one pair or none. Permission key:read."""
-
-    key: str
-
-
-class KvList(_Wire, frozen=True, tag="ql"):
-    """All keys with a prefix, in order of the key's bytes. `keys_only` leaves the values out. `separator` folds keys
-    that go on behind it into one, keys only."""
-
-    prefix: str
-    keys_only: bool = False
-    separator: str = ""
-
-
-class ListNodes(_Wire, frozen=True, tag="qn"):
-    """Every node, by name. Result Nodes."""
-
-
-class NodeCatalog(_Wire, frozen=True, tag="qo"):
-    """One node with its services and checks. Result Catalog with one entry or none."""
-
-    node: str
-
-
-class ListServices(_Wire, frozen=True, tag="qs"):
-    """Every service name with the union of its tags, by name. Result ServiceNames."""
-
-
-class ServiceHealth(_Wire, frozen=True, tag="qh"):
-    """Every instance of a service with its node, and the node's and the instance's checks, by (node, instance id).
-
-    Result Health. Nothing is filtered by status or tag here: the asking side does that from one cached view.
-    """
-
-    service: str
-
-
-class ListChecks(_Wire, frozen=True, tag="qc"):
-    """Checks by (node, check id); of one node, one service or in one status, if named. Result Checks."""
-
-    node: str = ""
-    service: str = ""
-    status: str = ""
-
-
-class ListSessions(_Wire, frozen=True, tag="qe"):
-    """Sessions by id; of one node if named. Result Sessions."""
-
-    node: str = ""
-    id: str = ""
-
-
-class ListLocks(_Wire, frozen=True, tag="qy"):
-    """Locks with holder and waiters, by name; one lock if named. Result Locks."""
-
-    name: str = ""
-
-
-class ListPolicies(_Wire, frozen=True, tag="qp"):
-    name: str = ""
-
-
-class ListTokens(_Wire, frozen=True, tag="qt"):
-    """Tokens by accessor, without secrets. Permission operator:read."""
-
-    accessor: str = ""
-
-
-class ResolveToken(_Wire, frozen=True, tag="qr"):
-    """The asking token itself: its accessor and the rules of its policies, for the agent's own authorizer. Result Token."""
-
-
-Query: TypeAlias = (
-    KvGet
-    | KvList
-    | ListNodes
-    | NodeCatalog
-    | ListServices
-    | ServiceHealth
-    | ListChecks
-    | ListSessions
-    | ListLocks
-    | ListPolicies
-    | ListTokens
-    | ResolveToken
-)
-
-
-class KvPair(_Row, frozen=True):
-    key: str
-    value: bytes
-    flags: int
-    create_index: Index
-    modify_index: Index
-    lock_index: int
-    version: int
-    """Number of changes since the key was created."""
-    session: str = ""
-
-
-class NodeInfo(_Row, frozen=True):
-    node: str
-    address: str
-    node_id: str
-    meta: dict[str, str]
-    tagged_addresses: dict[str, str]
-    create_index: Index
-    modify_index: Index
-
-
-class CheckInfo(_Row, frozen=True):
-    node: str
-    check: CheckDefinition
-    service_name: str
-    service_tags: tuple[str, ...]
-    create_index: Index
-    modify_index: Index
-
-
-class ServiceInfo(_Row, frozen=True):
-    node: str
-    service: ServiceDefinition
-    create_index: Index
-    modify_index: Index
-
-
-class HealthEntry(_Row, frozen=True):
-    """One service instance and all that decides its health."""
-
-    node: NodeInfo
-    service: ServiceInfo
-    checks: tuple[CheckInfo, ...]
-
-
-class CatalogEntry(_Row, frozen=True):
-    node: NodeInfo
-    services: tuple[ServiceInfo, ...]
-    checks: tuple[CheckInfo, ...]
-
-
-class SessionInfo(_Row, frozen=True):
-    id: str
-    name: str
-    node: str
-    ttl_ms: int
-    lock_delay_ms: int
-    behavior: SessionBehavior
-    node_checks: tuple[str, ...]
-    service_checks: tuple[str, ...]
-    create_index: Index
-    modify_index: Index
-
-
-class LockWaiter(_Row, frozen=True):
-    session: str
-    deadline: int
-    """Replicated nanoseconds."""
-
-
-class LockInfo(_Row, frozen=True):
-    name: str
-    holder: str
-    """Session, or "" while only waited for or delayed."""
-    token: Index
-    waiters: tuple[LockWaiter, ...]
-    delayed_until: int
-    """Replicated nanoseconds before which nobody is granted the lock; 0: no delay."""
-
-
-class PolicyInfo(_Row, frozen=True):
-    name: str
-    description: str
-    rules: str
-    create_index: Index
-    modify_index: Index
-
-
-class TokenInfo(_Row, frozen=True):
-    accessor: str
-    description: str
-    policies: tuple[str, ...]
-    management: bool
-    create_index: Index
-    modify_index: Index
-
-
-class KvPairs(_Wire, frozen=True, tag="rk"):
-    pairs: tuple[KvPair, ...]
-
-
-class Keys(_Wire, frozen=True, tag="ry"):
-    keys: tuple[str, ...]
-
-
-class Nodes(_Wire, frozen=True, tag="rn"):
-    nodes: tuple[NodeInfo, ...]
-
-
-class Catalog(_Wire, frozen=True, tag="rc"):
-    entries: tuple[CatalogEntry, ...]
-
-
-class ServiceNames(_Wire, frozen=True, tag="rs"):
-    services: tuple[tuple[str, tuple[str, ...]], ...]
-
-
-class Health(_Wire, frozen=True, tag="rh"):
-    entries: tuple[HealthEntry, ...]
-
-
-class Checks(_Wire, frozen=True, tag="ri"):
-    checks: tuple[CheckInfo, ...]
-
-
-class Sessions(_Wire, frozen=True, tag="re"):
-    sessions: tuple[SessionInfo, ...]
-
-
-class Locks(_Wire, frozen=True, tag="rl"):
-    locks: tuple[LockInfo, ...]
-
-
-class Policies(_Wire, frozen=True, tag="rp"):
-    policies: tuple[PolicyInfo, ...]
-
-
-class Tokens(_Wire, frozen=True, tag="rt"):
-    tokens: tuple[TokenInfo, ...]
-
-
-class TokenRules(_Wire, frozen=True, tag="rr"):
-    """What a token may do, for the pure authorizer: `acl.authorizer.Authorizer` is built from it."""
-
-    accessor: str
-    """"" for the anonymous token."""
-    enabled: bool
-    """False before `acl bootstrap`: everything is allowed."""
-    management: bool
-    rules: tuple[str, ...]
-    """Rules text of each policy, in the order of the policies' names."""
-
-
-QueryResult: TypeAlias = (
-    KvPairs
-    | Keys
-    | Nodes
-    | Catalog
-    | ServiceNames
-    | Health
-    | Checks
-    | Sessions
-    | Locks
-    | Policies
-    | Tokens
-    | TokenRules
-)
-
-
 # --- requests ---------------------------------------------------------------------------------------------------------
 
 
-class Write(_Wire, frozen=True, tag="w"):
+class Write(Wire, frozen=True, tag="w"):
     """One command. With `client` 0 it is a one-shot: it is never sent twice once a leader may have taken it."""
 
     command: msgspec.Raw
@@ -373,7 +144,7 @@ class Write(_Wire, frozen=True, tag="w"):
     lowest: int = 0
 
 
-class Read(_Wire, frozen=True, tag="r"):
+class Read(Wire, frozen=True, tag="r"):
     """A query. With `index` > 0 it blocks until the query's topics have changed after that index, or `wait_ms` passed."""
 
     query: Query
@@ -384,7 +155,7 @@ class Read(_Wire, frozen=True, tag="r"):
     wait_ms: int = 0
 
 
-class Subscribe(_Wire, frozen=True, tag="s"):
+class Subscribe(Wire, frozen=True, tag="s"):
     """Keep the query's result in view. Subscribing again under the same number replaces the subscription.
 
     At once, and then at each change, the server sends a `View` under this request's id, while credit lasts (one view each).
@@ -396,48 +167,48 @@ class Subscribe(_Wire, frozen=True, tag="s"):
     credit: int = 8
 
 
-class Credit(_Wire, frozen=True, tag="c"):
+class Credit(Wire, frozen=True, tag="c"):
     """One more view may be sent. No reply."""
 
     subscription: int
     credit: int = 1
 
 
-class Unsubscribe(_Wire, frozen=True, tag="u"):
+class Unsubscribe(Wire, frozen=True, tag="u"):
     subscription: int
 
 
-class Keepalive(_Wire, frozen=True, tag="k"):
+class Keepalive(Wire, frozen=True, tag="k"):
     """Renews all that waits for this connection at the server, and the registration `client` if not 0. Reply Ok."""
 
     client: int = 0
 
 
-class RenewSession(_Wire, frozen=True, tag="sr"):
+class RenewSession(Wire, frozen=True, tag="sr"):
     """Give the session its full TTL again. Reply Renewed, or Error not-found if it is gone or expiring."""
 
     session: str
 
 
-class AgentBeat(_Wire, frozen=True, tag="ab"):
+class AgentBeat(Wire, frozen=True, tag="ab"):
     """The agent of this node lives. Any server takes it and passes it on to the leader. Reply BeatTaken."""
 
     node: str
 
 
-class ServersRequest(_Wire, frozen=True, tag="sv"):
+class ServersRequest(Wire, frozen=True, tag="sv"):
     """The servers of the cluster, needed by every client; asks no permission."""
 
 
-class InfoRequest(_Wire, frozen=True, tag="if"):
+class InfoRequest(Wire, frozen=True, tag="if"):
     """What this server knows of itself: figures for `coordctl info`."""
 
 
-class BootstrapRequest(_Wire, frozen=True, tag="ob"):
+class BootstrapRequest(Wire, frozen=True, tag="ob"):
     """Found the cluster from this server's configuration file. Only before there is one; then operator:write."""
 
 
-class AddServerRequest(_Wire, frozen=True, tag="oa"):
+class AddServerRequest(Wire, frozen=True, tag="oa"):
     """operator:write. The leader first waits for the new server's hello; reply Ok when it is a learner in a committed
     configuration. It becomes a voter by itself unless `learner`."""
 
@@ -450,20 +221,20 @@ class AddServerRequest(_Wire, frozen=True, tag="oa"):
     force: bool = False
 
 
-class RemoveServerRequest(_Wire, frozen=True, tag="or"):
+class RemoveServerRequest(Wire, frozen=True, tag="or"):
     """operator:write. By name, or by full identity where a name is not unique. Reply Ok when it is out."""
 
     server: str
     force: bool = False
 
 
-class TransferRequest(_Wire, frozen=True, tag="ot"):
+class TransferRequest(Wire, frozen=True, tag="ot"):
     """operator:write. Hand leadership to the named server, or to the best one for "". Reply Ok when another leads."""
 
     server: str = ""
 
 
-class LogRequest(_Wire, frozen=True, tag="ol"):
+class LogRequest(Wire, frozen=True, tag="ol"):
     """operator:read. The newest `count` entries of this server's log from `first` on (0: the last ones), decoded."""
 
     first: Index = 0
@@ -502,7 +273,7 @@ class Request(msgspec.Struct, frozen=True, array_like=True):
 # --- replies ----------------------------------------------------------------------------------------------------------
 
 
-class Error(_Wire, frozen=True, tag="er"):
+class Error(Wire, frozen=True, tag="er"):
     """See `errors.RequestError`. `hint` with code not-leader: the leader's client address, or ""."""
 
     code: str
@@ -511,16 +282,16 @@ class Error(_Wire, frozen=True, tag="er"):
     term: Term = 0
 
 
-class Ok(_Wire, frozen=True, tag="ok"):
+class Ok(Wire, frozen=True, tag="ok"):
     index: Index = 0
     text: str = ""
 
 
-class Written(_Wire, frozen=True, tag="wd"):
+class Written(Wire, frozen=True, tag="wd"):
     result: CommandResult
 
 
-class ReadResult(_Wire, frozen=True, tag="rd"):
+class ReadResult(Wire, frozen=True, tag="rd"):
     index: Index
     """Index of the last change to the query's topics, at least 1; the `index` for the next blocking read."""
     value: QueryResult
@@ -531,7 +302,7 @@ class ReadResult(_Wire, frozen=True, tag="rd"):
     """Rows were left out because the token may not see them."""
 
 
-class View(_Wire, frozen=True, tag="vw"):
+class View(Wire, frozen=True, tag="vw"):
     """The present result of a subscription. `previous` is the index of the view sent before (0: the first): whoever holds
     another one has missed something and subscribes anew."""
 
@@ -542,16 +313,16 @@ class View(_Wire, frozen=True, tag="vw"):
     filtered: bool = False
 
 
-class Renewed(_Wire, frozen=True, tag="rw"):
+class Renewed(Wire, frozen=True, tag="rw"):
     ttl_ms: int
 
 
-class BeatTaken(_Wire, frozen=True, tag="bt"):
+class BeatTaken(Wire, frozen=True, tag="bt"):
     interval_ms: int
     """How long to wait before the next beat; grows with the number of nodes."""
 
 
-class ServerInfo(_Row, frozen=True):
+class ServerInfo(Row, frozen=True):
     id: ServerId
     raft_address: str
     client_address: str
@@ -560,7 +331,7 @@ class ServerInfo(_Row, frozen=True):
     leader: bool
 
 
-class Servers(_Wire, frozen=True, tag="sl"):
+class Servers(Wire, frozen=True, tag="sl"):
     cluster_id: str
     """"" before bootstrap; then the list is this server's configuration file."""
     cluster_name: str
@@ -568,7 +339,7 @@ class Servers(_Wire, frozen=True, tag="sl"):
     index: Index = 0
 
 
-class PeerInfo(_Row, frozen=True):
+class PeerInfo(Row, frozen=True):
     """A server as the leader sees it; match 0 and contact -1 where it does not know."""
 
     id: ServerId
@@ -578,14 +349,14 @@ class PeerInfo(_Row, frozen=True):
     contact_ms: int
 
 
-class Info(_Wire, frozen=True, tag="in"):
+class Info(Wire, frozen=True, tag="in"):
     """Figures by name: role, term, leader, commit_index, applied_index, last_index, durable_index, snapshots_installed, …"""
 
     figures: dict[str, str | int | float | bool]
     peers: tuple[PeerInfo, ...] = ()
 
 
-class LogRecord(_Row, frozen=True):
+class LogRecord(Row, frozen=True):
     index: Index
     term: Term
     kind: str
@@ -594,7 +365,7 @@ class LogRecord(_Row, frozen=True):
     """The entry for human eyes, secrets left out."""
 
 
-class LogTail(_Wire, frozen=True, tag="lt"):
+class LogTail(Wire, frozen=True, tag="lt"):
     records: tuple[LogRecord, ...]
 
 
