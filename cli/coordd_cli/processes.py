@@ -165,12 +165,20 @@ class Daemon:
         text = self.log.read_bytes()[self.log_start :].decode(errors="replace")
         return text[: text.rfind("\n") + 1].splitlines()
 
+    def events(self) -> Iterator[dict[str, Any]]:
+        """Its log lines. What is no JSON is no log line, but perhaps last words."""
+        for line in self.lines():
+            with contextlib.suppress(ValueError):
+                event = json.loads(line)
+                if isinstance(event, dict):
+                    yield event
+
     def wait_ready(self, timeout: float) -> None:
         """Until it logs that it is ready. Raises: ProcessError, also if it ends."""
 
         def look() -> bool:
             self.check_alive()
-            return any(map(_says_ready, self.lines()))
+            return any(event.get("event") == "ready" for event in self.events())
 
         try:
             wait_for(f"{self.name}: becoming ready", look, timeout)
@@ -203,10 +211,3 @@ class Daemon:
 
     def _tail(self) -> str:
         return "\n".join(self.lines()[-LOG_TAIL_LINES:])
-
-
-def _says_ready(line: str) -> bool:
-    """Whether a log line is the event `ready`. What is no JSON is no log line of ours, but perhaps last words."""
-    with contextlib.suppress(ValueError, AttributeError):
-        return bool(json.loads(line).get("event") == "ready")
-    return False

@@ -5,7 +5,6 @@ file that does not exist is no error, one that can't be read is. An environment 
 """
 
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -28,9 +27,8 @@ class Server:
 
     @classmethod
     def parse(cls, text: str) -> "Server":
-        # An address has neither sign, a key may have both; "=" is how the library's environment writes it.
-        found = re.match(r"([^@=]*)[@=](.*)", text)
-        return cls(found[1], found[2]) if found else cls(text, "")
+        address, _, key = text.partition("@")  # the first one: a key may contain the sign
+        return cls(address, key)
 
 
 def _server_fault(text: str) -> str | None:

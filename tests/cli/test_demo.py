@@ -100,7 +100,7 @@ def demo(*arguments: str, environment: dict[str, str], folder: Path) -> tuple[in
         env={**environment, "TMPDIR": str(folder)},
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=200,
     )
     assert done.stdout, done.stderr
     document: dict[str, Any] = json.loads(done.stdout)
@@ -116,6 +116,7 @@ def short_folder() -> Iterator[Path]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(240)
 def test_the_demo(environment: dict[str, str], short_folder: Path) -> None:
     status, document = demo(environment=environment, folder=short_folder)
     assert {one["name"]: one["error"] for one in document["steps"] if one["status"] != "ok"} == {}
@@ -124,6 +125,7 @@ def test_the_demo(environment: dict[str, str], short_folder: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(240)
 def test_each_step_of_the_demo_can_fail(environment: dict[str, str], short_folder: Path) -> None:
     """All are broken at once: each does its work, and then finds that the opposite of what it shows does not hold."""
     status, document = demo("--break", "all", environment=environment, folder=short_folder)

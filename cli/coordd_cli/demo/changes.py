@@ -69,7 +69,7 @@ def remove_server(stage: Stage) -> None:
     term = term_of(stage, leader)
     stage.run(*stage.as_token(), "operator", "raft", "remove-peer", name)
     said = stage.until_logged(removed, "removed", CATCH_UP_SECONDS)
-    stage.show(f"{name} says: {said}")
+    stage.show(f"{name} logs: {said['event']} ({said.get('advice', '')})")
     time.sleep(CALM_SECONDS)
     if removed.daemon is not None:
         removed.daemon.end()

@@ -277,13 +277,14 @@ class Stage:
             self.report.command(["kill", "-KILL", str(host.daemon.process.pid)])
             host.daemon.kill()
 
-    def until_logged(self, host: ServerHost, word: str, timeout: float) -> str:
-        """The line of the server's log that has the word."""
+    def until_logged(self, host: ServerHost, event: str, timeout: float) -> dict[str, Any]:
+        """The line of the server's log that tells of the event."""
 
-        def look() -> str | None:
-            return next((line for line in host.daemon.lines() if word in line), None) if host.daemon else None
+        def look() -> dict[str, Any] | None:
+            lines = host.daemon.events() if host.daemon else []
+            return next((line for line in lines if line.get("event") == event), None)
 
-        return wait_for(f"{host.name} logging {word!r}", look, timeout)
+        return wait_for(f"{host.name} logging {event!r}", look, timeout)
 
     # --- what is shown
 
