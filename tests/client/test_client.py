@@ -257,7 +257,7 @@ def test_an_agents_path(tmp_path: Path) -> None:
         ({}, "no server is known"),
         ({"COORD_AGENT": "tcp://x"}, "ipc:///path"),
         ({"COORD_SERVERS": "127.0.0.1:1"}, "COORD_SERVERS"),
-        ({"COORD_SERVERS": "127.0.0.1:1=short"}, "not a CURVE key"),
+        ({"COORD_SERVERS": "127.0.0.1:1@short"}, "not a CURVE key"),
         ({"COORD_SERVERS": "127.0.0.1=" + "a" * 40}, "host:port"),
     ],
 )

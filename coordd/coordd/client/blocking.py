@@ -101,7 +101,7 @@ class Client(BlockingRequests):
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ, *, timeout: float = 10.0) -> "Client":
-        """Reads COORD_AGENT (`ipc:///path`) or COORD_SERVERS (`host:port=KEY,…`), and COORD_TOKEN."""
+        """Reads COORD_AGENT (`ipc:///path`) or COORD_SERVERS (`host:port@KEY,…`), and COORD_TOKEN."""
         servers, agent, token = settings.from_environment(environ)
         return cls(servers, agent=agent, token=token, timeout=timeout)
 

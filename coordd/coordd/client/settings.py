@@ -31,12 +31,12 @@ def seeds(servers: Iterable[tuple[str, str]], agent: str) -> dict[str, str]:
             raise ConfigError(f"agent {agent!r} is not of the form ipc:///path")
         return {agent: ""}
     if not listed:
-        raise ConfigError(f"no server is known: set {_AGENT} to ipc:///path, or {_SERVERS} to host:port=KEY,…")
+        raise ConfigError(f"no server is known: set {_AGENT} to ipc:///path, or {_SERVERS} to host:port@KEY,…")
     return {resolve_address(address): check_key(key) for address, key in listed}
 
 
 def from_environment(environ: Mapping[str, str]) -> tuple[list[tuple[str, str]], str, str]:
-    """(servers, agent, token). COORD_AGENT wins over COORD_SERVERS, which is `host:port=KEY`, separated by commas.
+    """(servers, agent, token). COORD_AGENT wins over COORD_SERVERS, which is `host:port@KEY`, separated by commas.
 
     Raises: ConfigError naming the variable.
     """
@@ -45,8 +45,8 @@ def from_environment(environ: Mapping[str, str]) -> tuple[list[tuple[str, str]],
         return [], agent, token
     servers = []
     for item in filter(None, (part.strip() for part in environ.get(_SERVERS, "").split(","))):
-        address, equals, key = item.partition("=")
-        if not equals:
-            raise ConfigError(f"{_SERVERS}: {item!r} is not of the form host:port=KEY")
+        address, at, key = item.partition("@")
+        if not at:
+            raise ConfigError(f"{_SERVERS}: {item!r} is not of the form host:port@KEY")
         servers.append((address, key))
     return servers, "", token
