@@ -61,7 +61,7 @@ def resolved(options: dict[str, object], environ: dict[str, str]) -> Resolved:
 
 
 def test_servers_or_the_agent_as_the_stronger_place_says() -> None:
-    servers = f"127.0.0.1:1@{KEY},[::1]:2={KEY}"
+    servers = f"127.0.0.1:1@{KEY},[::1]:2@{KEY}"
     assert not resolved({}, {}).direct
     assert resolved({}, {"COORD_SERVERS": servers}).direct
     assert resolved({}, {"COORD_SERVERS": servers}).servers == (Server("127.0.0.1:1", KEY), Server("[::1]:2", KEY))

@@ -268,6 +268,6 @@ def test_wrong_settings_are_named(environ: dict[str, str], text: str) -> None:
 
 def test_servers_from_the_environment() -> None:
     with fake_server(pair_reader) as server:
-        environ = {"COORD_SERVERS": f"{server.address}={server.pair.public}, 127.0.0.1:1={generate().public}"}
+        environ = {"COORD_SERVERS": f"{server.address}@{server.pair.public}, 127.0.0.1:1@{generate().public}"}
         with Client.from_environment(environ) as client:
             assert client.kv_get("k") == PAIR

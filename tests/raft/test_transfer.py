@@ -183,6 +183,9 @@ def test_rule_88_the_order_is_good_for_one_try() -> None:
     cluster = Cluster()
     ready(cluster)
     cluster.receive(order(1, "a", "b"))
+    cluster.campaign("b")
+    assert cluster.sent(RequestVote) == [], "nobody was asked yet: the vote is still on its way to the disk"
+    cluster.persist("b")
     cluster.network.clear()
     cluster.campaign("b")
     assert [(m.pre, m.transfer) for m in cluster.sent(RequestVote)] == [(True, False)] * 2

@@ -112,7 +112,8 @@ class Raft:
         r.log.commit = min(max(event.base.index, event.applied, event.hard_state.commit), r.log.last)
         r.log.applied = r.reported = event.applied
         # Forgotten is only what the log lacks now: a later leader may rightly shorten a log that was whole at the start.
-        r.promised = event.promised if event.promised > r.log.last else 0
+        promised = max(event.promised, event.applied)
+        r.promised = promised if promised > r.log.last else 0
         invariant(event.tail.first <= r.log.commit + 1, "the tail does not reach back to the commit index")
         if event.base.configuration is not None:
             r.configurations = [(event.base.configuration_index, event.base.configuration)]

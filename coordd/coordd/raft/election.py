@@ -19,6 +19,8 @@ def tick(r: Replica, now: float) -> None:
     if now < r.election_due:
         return
     r.reset_election(now)
+    if r.role is Role.CANDIDATE and r.persisted < r.vote_sequence:
+        return  # nobody was asked yet: the disk has not taken the vote, and a newer term would only wait behind it
     if _promotable(r):
         _ask_ahead(r, now)
 
@@ -120,8 +122,8 @@ def handle_response(r: Replica, message: VoteResponse, now: float) -> None:
 
 def _decide(r: Replica, now: float) -> None:
     result = count_votes(r.halves, r.votes)
-    if result is VoteResult.LOST:
-        r.follow(r.term, None, now)
+    if result is VoteResult.LOST or (result is VoteResult.WON and r.installing):
+        r.follow(r.term, None, now)  # a leader's log is not replaced under its feet
     elif result is VoteResult.WON and r.role is Role.PRE_CANDIDATE:
         _campaign(r, now)
     elif result is VoteResult.WON:

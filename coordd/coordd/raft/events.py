@@ -187,7 +187,7 @@ class Restarted(msgspec.Struct, frozen=True):
 
     me: ServerId
     boot: int
-    """Drawn at this start, unlike any before."""
+    """Number of this start, from 1, below 2**32."""
     hard_state: HardState
     base: Base
     tail: LogSlice

@@ -131,8 +131,12 @@ def _answer(r: Replica, read: PendingRead, index: int | None) -> None:
 
 
 def lease_valid(r: Replica, now: float) -> bool:
-    """Whether the leader may answer from its own state at this moment. To be asked again *after* producing the value
-    (rule 60). Counted from the sending of a confirmed round, and never again in a term once TimeoutNow was sent (58, 59)."""
+    """Whether surely nobody else leads at this moment. To be asked again *after* a value was produced (rule 60).
+
+    The value must come from a state that has applied the commit index of the moment at which the read came: a follower may
+    have applied, and shown, what this server has only committed. Counted from the sending of a confirmed round, and never
+    again in a term once TimeoutNow was sent (58, 59).
+    """
     leading = r.leading
     return (
         leading is not None
