@@ -191,6 +191,7 @@ class Agent:
             "dns_nxdomain": counters.nxdomain,
             "dns_servfail": counters.servfail,
             "dns_dropped": counters.dropped,
+            "dns_failed": counters.failed,
             "dns_tcp_connections": self._dns.tcp_connections if self._dns else 0,
             "packed_entries": len(self._resolver.udp) + len(self._resolver.tcp),
             "packed_bytes": self._resolver.udp.bytes + self._resolver.tcp.bytes,
@@ -215,7 +216,7 @@ class Agent:
         ):
             self._start(forever)
         self._runner.follow(time.time())
-        async with self._client, DnsServer(self._resolver, self._settings.dns, self._dns_sockets, self._start) as dns:
+        async with DnsServer(self._resolver, self._settings.dns, self._dns_sockets, self._start) as dns:
             self._dns = dns
             facts = {"node": self._node.name, "dns": dns.address, "socket": str(self._settings.local_socket)}
             log.info("ready", extra={"facts": facts})

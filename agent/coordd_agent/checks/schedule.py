@@ -73,5 +73,6 @@ async def _try(spec: CheckSpec, probe: Probe) -> Outcome:
             return await probe()
     except TimeoutError:
         return Outcome("critical", f"no answer within {spec.timeout_ms} ms")
-    except (OSError, ValueError) as error:
+    except Exception as error:
+        # Whatever the other side brings a probe to raise: it says that something is wrong there.
         return Outcome("critical", f"{type(error).__name__}: {error}")

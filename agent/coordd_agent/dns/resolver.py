@@ -5,6 +5,7 @@
 """
 
 import asyncio
+import logging
 import random
 import time
 from collections.abc import Iterable
@@ -20,6 +21,9 @@ from coordd_agent.settings import DnsSettings
 
 __all__ = ["Counters", "Resolver", "ViewSource", "Waiting"]
 
+log = logging.getLogger(__name__)
+
+MAX_FAILURES_LOGGED = 10
 MAX_ROUNDS = 4
 """A view may name hosts whose views are needed next; that chain is bounded like the aliases themselves."""
 
@@ -42,6 +46,8 @@ class Counters:
         self.servfail = 0
         self.unreadable = 0
         self.dropped = 0
+        self.failed = 0
+        """Questions that met an error of this program."""
 
 
 class Waiting(NamedTuple):
@@ -88,15 +94,13 @@ class Resolver:
         if pile:
             self.counters.packed += 1
             return packet[:2] + pile.pop()
-        views = Views(self._source, self._shapes)
-        made = answer(question, views, self._settings, self._rng, time.time())
+        made, views = self._answer(question)
         if views.missing:
             return Waiting(packet, question, over_tcp, frozenset(views.missing))
         return packet[:2] + self._finish(question, made, views, over_tcp)
 
     async def complete(self, waiting: Waiting) -> bytes:
-        views = Views(self._source, self._shapes)
-        made = Answer(SERVFAIL)
+        made, views = Answer(SERVFAIL), Views(self._source, self._shapes)
         missing = waiting.missing
         deadline = asyncio.get_running_loop().time() + self._settings.max_wait_ms / 1000
         for _ in range(MAX_ROUNDS):
@@ -106,18 +110,29 @@ class Resolver:
                     await self._source.wait_for(missing)
             except TimeoutError:
                 in_time = False
-            views = Views(self._source, self._shapes)
-            made = answer(waiting.question, views, self._settings, self._rng, time.time())
+            made, views = self._answer(waiting.question)
             if not in_time or not views.missing - missing:
                 break
             missing = frozenset(views.missing)
         return waiting.packet[:2] + self._finish(waiting.question, made, views, waiting.over_tcp)
+
+    def _answer(self, question: Question) -> tuple[Answer, Views]:
+        views = Views(self._source, self._shapes)
+        try:
+            return answer(question, views, self._settings, self._rng, time.time()), views
+        except Exception:
+            # Questions and names come from anyone: whatever they bring to light must not end the agent.
+            self.counters.failed += 1
+            if self.counters.failed <= MAX_FAILURES_LOGGED:
+                log.exception("question not answered", extra={"facts": {"question": question.section.hex()}})
+            views.missing.clear()
+            return Answer(SERVFAIL), views
 
     def _finish(self, question: Question, made: Answer, views: Views, over_tcp: bool) -> bytes:
         message = pack(question, made, self._settings, over_tcp)
         self.counters.built += 1
         self.counters.nxdomain += made.rcode == NXDOMAIN
         self.counters.servfail += made.rcode == SERVFAIL
-        if not views.missing:
+        if not views.missing and made.rcode != SERVFAIL:
             (self.tcp if over_tcp else self.udp).put(question.key, message, views.used, made.shuffled)
         return message

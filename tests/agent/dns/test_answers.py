@@ -348,6 +348,20 @@ def test_names_that_nothing_can_have_need_no_view(catalog: HandmadeCatalog, name
     assert not views_used
 
 
+@pytest.mark.parametrize("tcp", [False, True])
+def test_an_error_of_ours_is_servfail_and_is_not_kept(
+    catalog: HandmadeCatalog, tcp: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    asker = Asker(catalog)
+    peek = catalog.peek
+    catalog.peek = lambda query: 1 / 0  # type: ignore[method-assign,assignment,return-value]
+    assert asker.ask("web.service.coord", tcp=tcp).rcode() == dns.rcode.SERVFAIL
+    assert asker.resolver.counters.failed == 1
+    assert "question not answered" in caplog.text
+    catalog.peek = peek  # type: ignore[method-assign]
+    assert asker.ask("web.service.coord", tcp=tcp).answer
+
+
 @pytest.mark.parametrize(("status", "weight"), [("passing", 5), ("warning", 7)])
 def test_weight_by_status(status: CheckStatus, weight: int) -> None:
     catalog = HandmadeCatalog()

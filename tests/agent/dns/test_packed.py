@@ -52,6 +52,21 @@ def test_a_changed_view_drops_its_answers_alone() -> None:
     check(asker.resolver.udp)
 
 
+def test_ready_made_answers_count_as_use_of_their_views() -> None:
+    catalog = large(30)
+    catalog.add(node("h1", "10.0.0.1"), ServiceDefinition("other", "other"), "passing")
+    asker = Asker(catalog)
+    for _ in range(20):
+        asker.ask("big.service.coord")
+        asker.ask("other.service.coord")
+    assert asker.resolver.used_queries() == {ServiceHealth("big"), ServiceHealth("other")}
+    assert asker.resolver.used_queries() == set()
+    built = asker.resolver.counters.built
+    asker.ask("other.service.coord")
+    assert asker.resolver.counters.built == built, "this one came from the pile"
+    assert asker.resolver.used_queries() == {ServiceHealth("other")}
+
+
 def test_options_and_ids_do_not_matter_but_size_and_case_do() -> None:
     asker = Asker(large(1))
     built = asker.resolver.counters
