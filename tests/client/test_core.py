@@ -96,7 +96,9 @@ class World:
         """The registration that the last numbered write asked for."""
         server, request = self.one()
         assert isinstance(request.body, Write)
-        assert command_decoder.decode(request.body.command) == RegisterClient()
+        command = command_decoder.decode(request.body.command)
+        assert isinstance(command, RegisterClient)
+        assert command.id > 0, "an identity that nobody can guess"
         assert request.body.client == 0
         self.reply(server, request, Written(Done(client)))
 

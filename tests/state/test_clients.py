@@ -33,6 +33,15 @@ def test_a_repeated_number_has_the_first_result(world: World, client: int) -> No
     assert world.run(KvPut("k", b"1"), client, 2) == Done(5, version=2)
 
 
+def test_a_client_may_draw_its_own_identity(world: World) -> None:
+    drawn = 0x1234_5678_9ABC
+    assert world.done(RegisterClient("drawn", drawn)).index == drawn
+    assert world.run(KvPut("k", b"1"), drawn, 1) == Done(2, version=1)
+    assert world.run(KvPut("k", b"2"), drawn, 1) == Done(2, version=1)
+    assert code(world.run(RegisterClient("again", drawn))) == "conflict"
+    assert code(world.run(RegisterClient("large", 1 << 63))) == "invalid"
+
+
 def test_failures_and_refusals_are_results_too(world: World, client: int) -> None:
     refused = world.run(KvPut("k", b"", cas=7), client, 1, lowest=1)
     failed = world.run(LockAcquire("l", "nobody"), client, 2, lowest=1)

@@ -64,6 +64,7 @@ class ClientCore:
     ) -> None:
         self.servers = ServerList(seeds, rng)
         self.token = token
+        self._rng = rng
         self._name = name
         self._numbering = Numbering()
         self._exchange = Exchange(self.servers, self._numbering, rng)
@@ -256,7 +257,7 @@ class ClientCore:
         elif not self._registering:
             self._registering = True
             # A second registration by a repeated request is harmless: nobody uses the first, and it expires.
-            body = Write(msgspec.Raw(encode(RegisterClient(self._name))))
+            body = Write(msgspec.Raw(encode(RegisterClient(self._name, self._rng.getrandbits(62) + 1))))
             self._ask(body, now, self._registered, timeout=_REGISTER_SECONDS)
 
     def _registered(self, result: Result, now: float) -> None:

@@ -231,9 +231,12 @@ class LockCancel(_Command, frozen=True, tag="lc"):
 
 
 class RegisterClient(_Command, frozen=True, tag="wr"):
-    """Open a numbered series of writes. Done.index is the client's identity."""
+    """Open a numbered series of writes. Done.index is the client's identity; Failure `conflict` if it is in use."""
 
     name: str = ""
+    id: int = 0
+    """The identity, below 2**63, drawn at random by the client, so that nobody else can guess it and use up its numbers;
+    0: the index of this entry."""
 
 
 class ExpireClients(_Command, frozen=True, tag="wx"):

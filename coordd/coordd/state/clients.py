@@ -80,8 +80,13 @@ class Clients:
         check_text("client name", command.name, 256)
         if rows.clients.count >= rows.limits.clients:
             raise Refused("busy", "too many clients are registered; try again later")
-        rows.clients.put(ClientRow(rows.index, command.name, rows.now, 1, "{}"))
-        return Done(rows.index)
+        client = command.id or rows.index
+        if not 0 < client <= MAX_TIME:
+            raise Refused("invalid", "a client's identity must be below 2**63")
+        if rows.clients.get(client) is not None:
+            raise Refused("conflict", "this client identity is in use: draw another")
+        rows.clients.put(ClientRow(client, command.name, rows.now, 1, "{}"))
+        return Done(client)
 
     def expire(self, rows: Rows, command: ExpireClients) -> Done:
         if command.term != rows.term:
