@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+import zmq
+
 from coordd.client import Client
 from coordd.errors import (
     BusyError,
@@ -42,8 +44,8 @@ from coordd.messages.client import (
     ServersRequest,
 )
 from coordd.messages.codec import decode_reply, encode_request
-from coordd.transport.clients import Connection, close_context, open_context
-from coordd.transport.security import KeyPair, generate, write_key_file
+from coordd.transport.security import KeyPair, generate, secure_client, write_key_file
+from coordd.transport.sockets import close_context, endpoint, open_context, open_socket, writable
 
 T = TypeVar("T")
 
@@ -224,6 +226,13 @@ class ServerCluster:
 
         return wait_for(found, "a leader")
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """For programs that find the cluster by themselves."""
+        servers = ",".join(f"{server.client_address}@{server.keys.public}" for server in self.servers)
+        kept = {key: value for key, value in os.environ.items() if not key.startswith("COORD_")}
+        return kept | {"COORD_SERVERS": servers, "XDG_CONFIG_HOME": str(self.folder), "PYTHONUNBUFFERED": "1"}
+
     def followers(self) -> list[ServerProcess]:
         """The running servers that do not lead."""
         leader = self.leader()
@@ -274,26 +283,32 @@ class ServerCluster:
 
 
 class Straight:
-    """A connection to one server and no other, without a client's cleverness: each answer as it comes."""
+    """A connection to one server and no other, without a client's cleverness: each answer as it comes.
+
+    It sends no heartbeats, so that what it sends to a stopped server waits there until the server goes on.
+    """
 
     def __init__(self, server: ServerProcess) -> None:
         self._context = open_context()
-        self._connection = Connection.to_server(self._context, server.client_address, server.keys.public, generate())
+        self._dealer = open_socket(self._context, zmq.DEALER, queue=1000)
+        for option in (zmq.HEARTBEAT_IVL, zmq.HEARTBEAT_TIMEOUT, zmq.HEARTBEAT_TTL):
+            self._dealer.setsockopt(option, 0)
+        secure_client(self._dealer, server.keys.public, generate())
+        self._dealer.connect(endpoint(self._dealer, server.client_address))
         self._last = 0
-        wait_for(lambda: self._connection.up, f"a connection to {server.name}")
+        wait_for(lambda: writable(self._dealer), f"a connection to {server.name}")
 
     def __enter__(self) -> "Straight":
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._connection.close()
         close_context(self._context)
 
     def send(self, body: Body, budget: float = PATIENCE) -> int:
         """The request's number."""
         self._last += 1
         frame = encode_request(Request(PROTOCOL_VERSION, self._last, "", int(budget * 1000), body))
-        assert self._connection.send(frame)
+        self._dealer.send(frame, zmq.NOBLOCK)
         return self._last
 
     def answers(self, count: int) -> dict[int, ReplyBody]:
@@ -301,8 +316,8 @@ class Straight:
         found: dict[int, ReplyBody] = {}
 
         def complete() -> bool:
-            for frame in self._connection.receive(count):
-                reply = decode_reply(frame)
+            while self._dealer.poll(0):
+                reply = decode_reply(self._dealer.recv())
                 found[reply.id] = reply.body
             return len(found) >= count
 
