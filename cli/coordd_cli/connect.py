@@ -5,13 +5,13 @@ Answers come back as the type that the command expects; everything else is raise
 
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from coordd.client import Client, asks
 from coordd.errors import CoorddError, TransportError
-from coordd.messages.client import Body, Info, Query, ReadResult, ServerInfo
+from coordd.messages.client import Body, Consistency, Info, Query, ReadResult, ServerInfo
 from coordd.messages.command import Command
 from coordd.messages.local import LocalBody
 from coordd_cli.call import UsageError
@@ -20,7 +20,7 @@ from coordd_cli.settings import Resolved, default_agent_socket
 if TYPE_CHECKING:
     from concurrent.futures import Future
 
-__all__ = ["Link"]
+__all__ = ["Link", "role_of"]
 
 T = TypeVar("T")
 
@@ -45,10 +45,10 @@ class Link:
     def close(self) -> None:
         self.client.close()
 
-    def read(self, query: Query, kind: type[T]) -> T:
-        consistency = cast(Any, self._resolved.settings.consistency)
-        result = self.client.ask(asks.read(query, consistency=consistency))
-        return asks.expect(result.value, kind)
+    def read(self, query: Query, kind: type[T], consistency: str = "") -> T:
+        """`consistency`: in place of the setting."""
+        chosen = cast(Consistency, consistency or self._resolved.settings.consistency)
+        return asks.expect(self.client.ask(asks.read(query, consistency=chosen)).value, kind)
 
     def write(self, command: Command, kind: type[T]) -> T:
         return asks.expect(self.client.ask(asks.write(command)), kind)
@@ -85,6 +85,14 @@ class Link:
             return {key: answer for key, future in asked.items() if (answer := _answer(future)) is not None}
         finally:
             direct.close()
+
+
+def role_of(server: ServerInfo, answers: Mapping[str, Info]) -> str:
+    """leader, voter or learner. Whether it leads, a server that answers knows best itself."""
+    own = answers[server.public_key].figures.get("role") if server.public_key in answers else None
+    if own == "leader" or (own is None and server.leader):
+        return "leader"
+    return "voter" if server.voter else "learner"
 
 
 def _answer(future: "Future[Info]") -> Info | None:

@@ -35,6 +35,8 @@ def visible(value: Any) -> str:
         return ""
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.6g}"
     if isinstance(value, bytes):
         value = value.decode(errors="backslashreplace")
     if isinstance(value, Mapping):

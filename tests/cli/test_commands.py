@@ -9,9 +9,32 @@ from pathlib import Path
 import pytest
 
 from coordd.acl.rules import parse_rules
-from coordd.messages.client import AddServerRequest, Error, LogRecord, LogRequest, LogTail, Ok, Read, Write
+from coordd.messages.client import (
+    AddServerRequest,
+    Catalog,
+    CatalogEntry,
+    CheckInfo,
+    Checks,
+    Error,
+    LogRecord,
+    LogRequest,
+    LogTail,
+    NodeInfo,
+    Ok,
+    Read,
+    ReadResult,
+    ServiceInfo,
+    Write,
+)
 from coordd.messages.command import CheckDefinition, KvPut, Register, ServiceDefinition
-from coordd.messages.local import CheckSpec, DeregisterService, RegisterService, UpdateTtlCheck
+from coordd.messages.local import (
+    CheckSpec,
+    DeregisterService,
+    ListLocalChecks,
+    ListLocalServices,
+    RegisterService,
+    UpdateTtlCheck,
+)
 from tests.cli.small_cluster import SmallCluster, coordctl
 
 Environment = dict[str, str]
@@ -125,6 +148,28 @@ def test_services_go_to_the_agent(agent: SmallCluster, server: SmallCluster, env
     assert "option --server names servers; name the agent with --agent" in direct.stderr
     both = coordctl(*agent.option, *register, "--ttl", "10s", environment=environment)
     assert (both.returncode, "give one of --http, --tcp and --ttl" in both.stderr) == (2, True)
+
+
+def test_what_the_agent_has_itself(agent: SmallCluster, environment: Environment) -> None:
+    web = ServiceDefinition("web1", "web", ("v1",), port=80)
+    check = CheckInfo("h1", CheckDefinition("c1", "well", "passing", "web1"), "web", (), 0, 0)
+    node = NodeInfo("h1", "10.0.0.1", "", {}, {}, 0, 0)
+    agent.replies = {
+        ListLocalServices: ReadResult(1, Catalog((CatalogEntry(node, (ServiceInfo("h1", web, 0, 0),), (check,)),))),
+        ListLocalChecks: ReadResult(1, Checks((check,))),
+    }
+    services = coordctl(*agent.option, "services", "list", "--local", environment=environment)
+    assert services.stdout.splitlines()[1].split() == ["web", "web1", "80", "v1"]
+    checks = coordctl(*agent.option, "checks", "list", "--local", environment=environment)
+    assert checks.stdout.splitlines()[1].split() == ["h1", "c1", "web", "passing"]
+
+
+def test_members_are_listed_without_a_leader(server: SmallCluster, environment: Environment) -> None:
+    server.errors[Read] = Error("no-leader", "the cluster has no leader")
+    done = coordctl(*server.option, "--timeout", "0.5", "members", environment=environment)
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[1].split() == ["s1", "server", server.address, "alive", "leader"]
+    assert "no agents are listed" in done.stderr
 
 
 def test_reports_for_ttl_checks(agent: SmallCluster, environment: Environment) -> None:

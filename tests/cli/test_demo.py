@@ -2,11 +2,9 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -105,14 +103,6 @@ def demo(*arguments: str, environment: dict[str, str], folder: Path) -> tuple[in
     assert done.stdout, done.stderr
     document: dict[str, Any] = json.loads(done.stdout)
     return done.returncode, document
-
-
-@pytest.fixture
-def short_folder() -> Iterator[Path]:
-    """Paths of sockets are limited to 107 bytes; pytest's own folders are long."""
-    folder = Path(tempfile.mkdtemp(prefix="coordd-test-", dir="/tmp"))
-    yield folder
-    shutil.rmtree(folder)
 
 
 @pytest.mark.slow

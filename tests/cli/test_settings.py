@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from coordd.config import load
 from coordd.errors import ConfigError
 from coordd_cli.settings import CliSettings, Resolved, Server, default_agent_socket, resolve, user_file
+from tests.config.examples import CONFIGS, check_complete, check_strict
 
 KEY = "rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7"
 NOWHERE = Path("/nonexistent/coordctl.toml")
@@ -85,3 +87,10 @@ def test_default_places(tmp_path: Path) -> None:
     assert user_file({"HOME": "/home/a", "XDG_CONFIG_HOME": "/x"}) == Path("/x/coordd/coordctl.toml")
     assert default_agent_socket({}) == Path("/run/coordd/agent.sock")
     assert default_agent_socket({"XDG_RUNTIME_DIR": "/x"}) == Path("/x/coordd/agent.sock")
+
+
+def test_the_example_shows_every_setting() -> None:
+    example = CONFIGS / "coordctl.toml"
+    check_complete(example, CliSettings)
+    assert load(CliSettings, example) == CliSettings()
+    check_strict({}, CliSettings, "")

@@ -17,6 +17,7 @@ from coordd.messages.command import (
     Done,
 )
 from coordd_cli.call import Call, command
+from coordd_cli.render import as_object
 from coordd_cli.words import read_text
 
 app = typer.Typer(no_args_is_help=True, help="Say who may do what.")
@@ -76,7 +77,7 @@ def update(
 def list_tokens(call: Call) -> None:
     """List tokens, without their secrets, which nobody has."""
     found = call.link.read(ListTokens(), Tokens).tokens
-    rows = [{name: getattr(one, name) for name in one.__struct_fields__} for one in found]
+    rows = [as_object(one) for one in found]
     call.render.rows(rows, ["accessor", "description", "policies", "management"])
 
 
@@ -110,7 +111,7 @@ def put_policy(
 def list_policies(call: Call, name: Annotated[str, typer.Argument(help="Only this one.")] = "") -> None:
     """List policies with their rules."""
     found = call.link.read(ListPolicies(name), Policies).policies
-    rows = [{name: getattr(one, name) for name in one.__struct_fields__} for one in found]
+    rows = [as_object(one) for one in found]
     call.render.rows(rows, ["name", "description", "rules"])
 
 

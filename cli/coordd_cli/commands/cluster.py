@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from coordd.errors import RequestError
 from coordd.messages.client import (
     Checks,
     Info,
@@ -16,6 +17,7 @@ from coordd.messages.client import (
 )
 from coordd.types import server_name
 from coordd_cli.call import Call, command
+from coordd_cli.render import as_object
 
 __all__ = ["add_to"]
 
@@ -32,42 +34,43 @@ def add_to(app: typer.Typer) -> None:
 @command
 def nodes(call: Call) -> None:
     """List the catalog's nodes."""
-    statuses = _node_statuses(call)
     found = call.link.read(ListNodes(), Nodes).nodes
-    rows = [
-        {
-            "node": one.node,
-            "address": one.address,
-            "status": statuses.get(one.node, ""),
-            "meta": one.meta,
-            "node_id": one.node_id,
-            "tagged_addresses": one.tagged_addresses,
-            "create_index": one.create_index,
-            "modify_index": one.modify_index,
-        }
-        for one in found
-    ]
+    statuses = _node_statuses(call.link.read(ListChecks(), Checks))
+    rows = [{**as_object(one), "status": statuses.get(one.node, "")} for one in found]
     call.render.rows(rows, ["node", "address", "status", "meta"])
 
 
 @command
 def members(call: Call) -> None:
     """List servers and agents with their state. Each server is asked itself whether it is alive."""
+    from coordd_cli.connect import role_of
+
     servers = call.link.request(ServersRequest(), Servers).servers
     answers = call.link.ask_servers(servers)
-    rows: list[dict[str, object]] = [
+    rows = [
         {
             "name": server_name(one.id),
             "kind": "server",
             "address": one.client_address,
             "state": "alive" if one.public_key in answers else "unreachable",
-            "role": "leader" if one.leader else "voter" if one.voter else "learner",
+            "role": role_of(one, answers),
             "id": one.id,
         }
         for one in servers
     ]
-    statuses = _node_statuses(call)
-    rows += [
+    try:
+        rows += _agents(call)
+    except RequestError as error:
+        # Who is asked for the members may want to know why there is no leader: the servers' part is worth having.
+        call.render.note(f"no agents are listed: {error}")
+    call.render.rows(rows, ["name", "kind", "address", "state", "role"])
+
+
+def _agents(call: Call) -> list[dict[str, str]]:
+    """As any server knows them: the list must be had without a leader, too."""
+    found = call.link.read(ListNodes(), Nodes, "stale").nodes
+    statuses = _node_statuses(call.link.read(ListChecks(), Checks, "stale"))
+    return [
         {
             "name": one.node,
             "kind": "agent",
@@ -76,10 +79,9 @@ def members(call: Call) -> None:
             "role": "",
             "id": one.node_id,
         }
-        for one in call.link.read(ListNodes(), Nodes).nodes
+        for one in found
         if one.node in statuses
     ]
-    call.render.rows(rows, ["name", "kind", "address", "state", "role"])
 
 
 @command
@@ -97,7 +99,6 @@ def info(
     call.render.done(str(figures[figure]), **{figure: figures[figure]})
 
 
-def _node_statuses(call: Call) -> dict[str, str]:
+def _node_statuses(checks: Checks) -> dict[str, str]:
     """The state of each node that has an agent."""
-    checks = call.link.read(ListChecks(), Checks).checks
-    return {one.node: one.check.status for one in checks if one.check.id == NODE_CHECK}
+    return {one.node: one.check.status for one in checks.checks if one.check.id == NODE_CHECK}

@@ -18,6 +18,7 @@ from coordd.messages.client import (
 )
 from coordd.types import server_name
 from coordd_cli.call import Call, command
+from coordd_cli.render import as_object
 
 app = typer.Typer(no_args_is_help=True, help="Run the cluster.")
 raft = typer.Typer(no_args_is_help=True, help="Servers, leadership, log.")
@@ -39,19 +40,22 @@ def bootstrap(call: Call) -> None:
 @command
 def list_peers(call: Call) -> None:
     """List the servers of the cluster as the leader sees them."""
-    servers = call.link.request(ServersRequest(), Servers)
-    answers = call.link.ask_servers(servers.servers)
-    leader = next((one.public_key for one in servers.servers if one.leader), "")
-    seen: dict[str, PeerInfo] = {peer.id: peer for peer in answers[leader].peers} if leader in answers else {}
+    from coordd_cli.connect import role_of
+
+    servers = call.link.request(ServersRequest(), Servers).servers
+    answers = call.link.ask_servers(servers)
+    roles = {one.id: role_of(one, answers) for one in servers}
+    leader = next((answers.get(one.public_key) for one in servers if roles[one.id] == "leader"), None)
+    peers: dict[str, PeerInfo] = {peer.id: peer for peer in leader.peers} if leader else {}
     rows = []
-    for one in servers.servers:
-        peer = seen.get(one.id)
+    for one in servers:
+        peer = peers.get(one.id)
         rows.append(
             {
                 "name": server_name(one.id),
                 "raft_address": one.raft_address,
                 "client_address": one.client_address,
-                "role": "leader" if one.leader else "voter" if one.voter else "learner",
+                "role": roles[one.id],
                 "match": peer.match if peer else None,
                 "contact_ms": peer.contact_ms if peer else None,
                 "id": one.id,
@@ -106,5 +110,5 @@ def log(
 ) -> None:
     """Show entries of a server's log."""
     records = call.link.request(LogRequest(first, count), LogTail).records
-    rows = [{name: getattr(one, name) for name in one.__struct_fields__} for one in records]
+    rows = [as_object(one) for one in records]
     call.render.rows(rows, ["index", "term", "kind", "text"])

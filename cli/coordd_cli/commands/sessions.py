@@ -7,6 +7,7 @@ import typer
 from coordd.messages.client import ListSessions, Sessions
 from coordd.messages.command import DestroySession, Done
 from coordd_cli.call import Call, command
+from coordd_cli.render import as_object
 
 app = typer.Typer(no_args_is_help=True, help="List and end sessions.")
 
@@ -16,7 +17,7 @@ app = typer.Typer(no_args_is_help=True, help="List and end sessions.")
 def list_(call: Call, node: Annotated[str, typer.Option(help="Only of this node.")] = "") -> None:
     """List sessions."""
     found = call.link.read(ListSessions(node=node), Sessions).sessions
-    rows = [{name: getattr(one, name) for name in one.__struct_fields__} for one in found]
+    rows = [as_object(one) for one in found]
     call.render.rows(rows, ["id", "name", "node", "ttl_ms", "lock_delay_ms", "behavior"])
 
 
