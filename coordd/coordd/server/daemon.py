@@ -11,16 +11,12 @@ import time
 
 import msgspec
 
-from coordd.messages.client import Reply as WireReply
-from coordd.messages.client import ReplyBody
-from coordd.messages.codec import encode_reply
-from coordd.messages.command import Command
-from coordd.messages.peer import Beats, Hello, PeerMessage, SnapshotChunk, SnapshotCredit
+from coordd.messages.peer import Hello
 from coordd.raft.core import Raft
-from coordd.raft.events import SnapshotReceived
 from coordd.raft.output import Fact
 from coordd.raft.settings import RaftSettings as CoreSettings
-from coordd.server.api import Api
+from coordd.server.beats import BeatRelay
+from coordd.server.client_side import ClientAnswers, ClientSide
 from coordd.server.founding import Founding
 from coordd.server.greetings import Greetings
 from coordd.server.helper import Helper
@@ -29,29 +25,23 @@ from coordd.server.log_output import Log
 from coordd.server.node import Node
 from coordd.server.observed import Observed
 from coordd.server.operator import Operator
-from coordd.server.proposals import Proposals
-from coordd.server.reads import Reads
+from coordd.server.peer_side import PeerSide
 from coordd.server.roster import Contact, Roster
 from coordd.server.settings import ServerSettings
 from coordd.server.snapshots import Snapshots
 from coordd.server.terms import LeaderDuties
 from coordd.server.upkeep import Upkeep
-from coordd.server.waiting import Waiter
-from coordd.server.watches import Watches
 from coordd.state.machine import Machine
-from coordd.state.topics import Topic
 from coordd.storage.log_store import LogStore
+from coordd.storage.recovery import Recovered
 from coordd.storage.snapshot_store import SnapshotStore
 from coordd.storage.writer import ChainFound, LogRead, LogWriter
 from coordd.transport.clients import ClientSocket, Poller, Wakeup, close_context, open_context
 from coordd.transport.peers import PeerSockets
 from coordd.transport.security import Gate, load_key_file
-from coordd.types import Member
 
 __all__ = ["Daemon", "clock"]
 
-_PEER_MESSAGES, _PEER_BYTES = 256, 4 * 1024 * 1024
-_CLIENT_MESSAGES, _CLIENT_BYTES = 256, 1024 * 1024
 _APPLY_ENTRIES = 512
 _OFTEN_SECONDS = 0.1
 _LONGEST_SLEEP = 0.1
@@ -63,16 +53,6 @@ _HANDOVER_SECONDS = 1.5
 def clock() -> float:
     """Monotonic seconds that count suspend: a lease must run out while the machine sleeps."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
-class ClientAnswers:
-    """`server.waiting.Answers` over the client socket."""
-
-    def __init__(self, socket: ClientSocket) -> None:
-        self._socket = socket
-
-    def answer(self, waiter: Waiter, body: ReplyBody) -> bool:
-        return self._socket.send(waiter.connection, encode_reply(WireReply(waiter.request, body)))
 
 
 class Daemon:
@@ -112,36 +92,20 @@ class Daemon:
     # --- putting it together ------------------------------------------------------------------------------------------
 
     def _assemble(self) -> None:
-        settings, store = self._settings, self._store
-        identity = store.identity
+        settings, identity = self._settings, self._store.identity
         self._me = identity.server
-        recovered = store.recover()
         self._files = SnapshotStore(settings.data_dir)
-        if not recovered.base.state_file:
-            named = msgspec.structs.replace(recovered.base, state_file=self._files.new_name(0))
-            recovered = msgspec.structs.replace(recovered, base=store.set_base(named))
-        state_file = recovered.base.state_file
-        self._files.remove_all_but({state_file})
-        machine = Machine.open(str(self._files.path(state_file)))
-
+        recovered = self._recover()
+        self._files.remove_all_but({recovered.base.state_file})
+        machine = Machine.open(str(self._files.path(recovered.base.state_file)))
         self._observed = Observed()
         self._roster = Roster(self._pair.public, _contacts(settings))
         self._links = PeerLinks(self._peer_sockets, self._gate, self._roster, self._observed)
         self._links.cluster_id = identity.cluster_id
         self._wakeup = Wakeup()
         self._helper = Helper("helper", self._wakeup.wake)
-        self._writer = LogWriter(store, self._wakeup.wake, clock)
-        self._snapshots = Snapshots(
-            me=self._me,
-            store=self._files,
-            helper=self._helper,
-            links=self._links,
-            submit=self._writer.submit,
-            state_file=lambda: self._node.state_file,
-            chunk_bytes=settings.raft.snapshot_chunk_bytes,
-            credits=settings.raft.snapshot_credits,
-            report=self._report,
-        )
+        self._writer = LogWriter(self._store, self._wakeup.wake, clock)
+        self._snapshots = self._make_snapshots()
         self._node = Node(
             raft=Raft(_core_settings(settings), random.SystemRandom()),
             writer=self._writer,
@@ -151,48 +115,46 @@ class Daemon:
             observed=self._observed,
             clock=clock,
         )
-        self._assemble_clients(clock())
-        self._node.on_reads = self._reads.told
-        self._node.on_configuration = self._configuration_changed
-        self._node.on_leadership = self._leadership_changed
+        self._assemble_sides()
+        self._node.on_reads = self._clients.reads.told
+        self._node.on_configuration = self._peers.configuration_changed
+        self._node.on_leadership = self._clients.leadership_changed
         self._node.on_fact = self._fact
-        self._node.on_machine = self._machine_replaced
-        self._changes: set[Topic] = set()
-        self._beats: set[str] = set()
+        self._node.on_machine = self._clients.machine_replaced
         self._often_at = 0.0
         self._stopping_since: float | None = None
-        self._strangers: set[str] = set()
-        self._was_leading = False
-        self._member = False
         self._node.start(self._me, identity.boot, recovered, clock())
         self._operator.founding_asked = settings.bootstrap and self._node.configuration is None
         self._links.follow_roster()
 
-    def _assemble_clients(self, now: float) -> None:
-        """What answers clients."""
+    def _recover(self) -> Recovered:
+        """What the storage remembers; a new server's state file gets its name first."""
+        recovered = self._store.recover()
+        if recovered.base.state_file:
+            return recovered
+        named = msgspec.structs.replace(recovered.base, state_file=self._files.new_name(0))
+        return msgspec.structs.replace(recovered, base=self._store.set_base(named))
+
+    def _make_snapshots(self) -> Snapshots:
+        return Snapshots(
+            me=self._me,
+            store=self._files,
+            helper=self._helper,
+            links=self._links,
+            submit=self._writer.submit,
+            state_file=lambda: self._node.state_file,
+            chunk_bytes=self._settings.raft.snapshot_chunk_bytes,
+            credits=self._settings.raft.snapshot_credits,
+            report=self._report,
+        )
+
+    def _assemble_sides(self) -> None:
         settings, node = self._settings, self._node
         answers = ClientAnswers(self._client_socket)
         hello = Hello(settings.name, self._me, self._store.identity.boot, settings.cluster_name, "", 0)
         founding = Founding(hello, self._pair.public)
-        self._proposals = Proposals(answers, settings.limits.pending_writes)
-        self._watches = Watches(
-            settings.limits.watches, settings.limits.watch_idle_ms / 1000, lambda query: node.machine.topics(query)
-        )
-        self._reads = Reads(
-            node=node,
-            answers=answers,
-            watches=self._watches,
-            limit=settings.limits.pending_reads,
-            longest_wait=settings.limits.watch_wait_ms / 1000,
-        )
-        self._duties = LeaderDuties(
-            node=node,
-            propose=self._propose_own,
-            client_expiry=settings.clients.expiry_s,
-            beat_interval=settings.clients.beat_interval_ms / 1000,
-            beat_timeout=settings.clients.beat_timeout_ms / 1000,
-            reap_after=settings.clients.reap_after_s,
-        )
+        duties = self._make_duties()
+        beats = BeatRelay(node, duties, self._links.send, clock)
         self._operator = Operator(
             node=node,
             answers=answers,
@@ -204,37 +166,64 @@ class Daemon:
             cluster=lambda: (self._links.cluster_id, settings.cluster_name),
             figures=self._figures,
         )
-        self._api = Api(
-            node=node,
+        self._clients = ClientSide(
+            socket=self._client_socket,
             answers=answers,
-            proposals=self._proposals,
-            reads=self._reads,
-            watches=self._watches,
-            duties=self._duties,
-            operator=self._operator,
-            beats=self._beat,
-            wall=time.time,
-        )
-        self._greetings = Greetings(
-            me=hello,
             node=node,
+            operator=self._operator,
+            beats=beats,
+            duties=duties,
+            settings=settings,
+        )
+        self._greetings = self._make_greetings(hello, founding)
+        self._peers = PeerSide(
+            me=self._me,
+            node=node,
+            links=self._links,
+            roster=self._roster,
+            greetings=self._greetings,
+            snapshots=self._snapshots,
+            beats=beats,
+            observed=self._observed,
+            store=self._store,
+            log=self._log,
+        )
+        self._upkeep = self._make_upkeep()
+
+    def _make_duties(self) -> LeaderDuties:
+        clients = self._settings.clients
+        return LeaderDuties(
+            node=self._node,
+            propose=lambda command, now: self._clients.api.propose(command, now),
+            client_expiry=clients.expiry_s,
+            beat_interval=clients.beat_interval_ms / 1000,
+            beat_timeout=clients.beat_timeout_ms / 1000,
+            reap_after=clients.reap_after_s,
+        )
+
+    def _make_greetings(self, hello: Hello, founding: Founding) -> Greetings:
+        return Greetings(
+            me=hello,
+            node=self._node,
             links=self._links,
             roster=self._roster,
             founding=founding,
             operator=self._operator,
-            join=settings.join,
+            join=self._settings.join,
             context=self._context,
             log=self._log,
         )
-        self._upkeep = Upkeep(
-            node=node,
+
+    def _make_upkeep(self) -> Upkeep:
+        return Upkeep(
+            node=self._node,
             helper=self._helper,
             store=self._files,
-            raft=settings.raft,
-            storage=settings.storage,
+            raft=self._settings.raft,
+            storage=self._settings.storage,
             snapshots_busy=lambda: self._snapshots.busy,
             report=self._report,
-            now=now,
+            now=clock(),
         )
 
     # --- the loop -----------------------------------------------------------------------------------------------------
@@ -255,6 +244,8 @@ class Daemon:
         if not self._node.machine.acl_enabled:
             self._log.warning("access control is off: everything is allowed until `coordctl acl bootstrap`")
         while not self._finished():
+            # What is not taken in must not wake the loop either.
+            (poller.unregister if self._clients.full else poller.register)(self._client_socket)
             poller.poll(self._sleep())
             self._wakeup.clear()
             self._turn()
@@ -276,7 +267,7 @@ class Daemon:
         self._close_sockets()
 
     def _sleep(self) -> float:
-        if self._node.behind or self._watches.due:
+        if self._node.behind or self._clients.watches.due:
             return 0.0
         if self._snapshots.pushing:
             return _PUSH_SECONDS
@@ -288,70 +279,34 @@ class Daemon:
         self._observed.tick_late_ms_max = max(
             self._observed.tick_late_ms_max, (now - min(now, self._node.next_deadline)) * 1000
         )
-        for key, cluster, message in self._links.receive(_PEER_MESSAGES, _PEER_BYTES):
-            self._peer_message(key, cluster, message, now)
+        self._peers.take_in(now)
         self._helper.turn()
+        self._take_completions(now)
+        self._clients.take_in(now)
+        if now >= self._node.next_deadline:
+            self._node.tick(now)
+        self._apply(now)
+        self._clients.publish(now)
+        self._peers.pass_snapshots(now)
+        if now >= self._often_at:
+            self._often_at = now + _OFTEN_SECONDS
+            self._clients.tick(now)
+            self._peers.tick(now)
+            self._upkeep.turn(now)
+
+    def _take_completions(self, now: float) -> None:
         for completion in self._writer.completions():
             if isinstance(completion, ChainFound):
                 self._snapshots.chain_found(completion)
             elif not (isinstance(completion, LogRead) and self._operator.log_read(completion)):
                 self._node.completed(completion, now)
-        if len(self._proposals) < self._settings.limits.pending_writes:
-            for connection, frame in self._client_socket.receive(_CLIENT_MESSAGES, _CLIENT_BYTES):
-                self._api.handle(connection, frame, now)
-        self._propose(now)
-        self._reads.turn(now)
-        if now >= self._node.next_deadline:
-            self._node.tick(now)
-        self._apply(now)
-        self._duties.turn(self._changes, now, time.time())
-        self._watches.changed(self._changes)
-        self._changes = set()
-        self._reads.turn(now)
-        self._snapshot_turn(now)
-        if now >= self._often_at:
-            self._often(now)
-
-    def _propose(self, now: float) -> None:
-        entries = self._proposals.take_batch(now)
-        if entries:
-            self._proposals.proposed(self._node.propose(entries, now), self._operator.leader_address())
 
     def _apply(self, now: float) -> None:
         batch = self._node.apply_some(_APPLY_ENTRIES, now)
-        if batch is None:
-            return
-        self._observed.commands_applied += len(batch.applied)
-        self._upkeep.applied(batch.size)
-        self._changes |= self._node.machine.changes
-        self._proposals.applied(batch)
-
-    def _snapshot_turn(self, now: float) -> None:
-        self._snapshots.turn(now)
-        for outcome in self._snapshots.take_outcomes():
-            if isinstance(outcome, SnapshotReceived):
-                self._node.snapshot_received(outcome, now)
-                self._snapshots.discard_unwanted(self._node.has_state)
-            else:
-                self._node.snapshot_sent(outcome, now)
-
-    def _often(self, now: float) -> None:
-        """What need not happen in every turn."""
-        self._often_at = now + _OFTEN_SECONDS
-        self._duties.tick(now, time.time())
-        self._propose(now)
-        self._operator.turn(now)
-        self._greetings.turn(now)
-        self._proposals.expire(now)
-        self._reads.expire(now)
-        self._watches.tick(now)
-        self._upkeep.turn(now)
-        replica = self._node.raft.replica
-        others = [m.id for m in self._members() if m.id != self._me]
-        self._node.look_at_links(self._links.connected(others), now)
-        if self._beats and replica.leader is not None and replica.leader != self._me:
-            self._links.send(Beats(self._me, replica.leader, tuple(sorted(self._beats))))
-            self._beats.clear()
+        if batch is not None:
+            self._observed.commands_applied += len(batch.applied)
+            self._upkeep.applied(batch.size)
+            self._clients.applied(batch)
 
     def _finished(self) -> bool:
         """After `stop`: once another leads, or nobody can take over, or it has taken too long."""
@@ -365,71 +320,7 @@ class Daemon:
             self._node.transfer(None, now)
         return False
 
-    # --- what happens -------------------------------------------------------------------------------------------------
-
-    def _peer_message(self, key: str, cluster: str, message: PeerMessage, now: float) -> None:
-        if isinstance(message, Hello):
-            self._greetings.heard(key, message)
-            return
-        if not self._links.cluster_id and not self._roster.configured:
-            self._links.cluster_id = cluster  # of a server that our own configuration file vouches for
-        if cluster != self._links.cluster_id or message.receiver != self._me:
-            self._stranger(key, cluster)
-            return
-        match message:
-            case SnapshotChunk():
-                self._snapshots.chunk(message)
-            case SnapshotCredit():
-                self._snapshots.credited(message, now)
-            case Beats():
-                for node in message.nodes:
-                    self._duties.beat(node, now)
-            case _:
-                self._node.receive(message, now)
-
-    def _stranger(self, key: str, cluster: str) -> None:
-        self._observed.dropped += 1
-        if key not in self._strangers:
-            self._strangers.add(key)
-            self._log.warning("message of another cluster or life", server=self._roster.name_of(key), cluster=cluster)
-
-    def _beat(self, node: str) -> None:
-        if self._node.leading:
-            self._duties.beat(node, clock())
-        elif len(self._beats) < self._settings.limits.watches:
-            self._beats.add(node)
-
-    def _propose_own(self, command: Command, now: float) -> None:
-        self._api.propose(command, now)
-
-    def _members(self) -> tuple[Member, ...]:
-        configuration = self._node.configuration
-        return configuration.members if configuration else ()
-
-    def _configuration_changed(self) -> None:
-        replica = self._node.raft.replica
-        committed, _ = replica.configuration_at(replica.log.commit)
-        configurations = [configuration for at, configuration in replica.configurations if at >= committed]
-        departing = [p.peer for p in replica.leading.peers.values()] if replica.leading else []
-        self._roster.follow(configurations, departing)
-        if configurations:
-            self._links.cluster_id = configurations[-1].cluster_id
-            self._store.join(self._links.cluster_id)
-            member = configurations[-1].member(self._me) is not None
-            if self._member and not member:
-                self._log.warning("removed", cluster=self._links.cluster_id, advice="stop this server")
-            self._member = member
-        self._links.follow_roster()
-
-    def _leadership_changed(self) -> None:
-        leading = self._node.leading
-        if self._was_leading and not leading:
-            self._proposals.leadership_lost()
-        self._was_leading = leading
-
-    def _machine_replaced(self) -> None:
-        self._watches.wake_all()
-        self._changes.clear()
+    # --- what is told ------------------------------------------------------------------------------------------------
 
     def _fact(self, fact: Fact) -> None:
         quiet = fact.name in ("rejected", "pre-candidate")
@@ -449,8 +340,8 @@ class Daemon:
             "log_batches": self._writer.batches,
             "fsync_p50_ms": self._writer.latency.quantile(0.5) * 1000,
             "fsync_p99_ms": self._writer.latency.quantile(0.99) * 1000,
-            "pending_writes": len(self._proposals),
-            "watches": len(self._watches),
+            "pending_writes": len(self._clients.proposals),
+            "watches": len(self._clients.watches),
             "checkpoints": self._upkeep.checkpoints,
             "snapshots_sent_files": self._snapshots.built,
         }

@@ -66,7 +66,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def _refuse(error: CoorddError) -> int:
-    print(f"coordd: {error}", file=sys.stderr)
+    sys.stderr.write(f"coordd: {error}\n")
     return _exit_code(error)
 
 

@@ -181,6 +181,11 @@ class Watches:
             for watch in watches:
                 self._wake(watch)
 
+    def wake_blocked(self) -> None:
+        """This server no longer leads: blocking reads are judged again, and many are sent to its successor."""
+        for blocked in self._blocked:
+            self.due[blocked] = None
+
     def _wake(self, watch: Watch) -> None:
         if isinstance(watch, Subscription):
             watch.dirty = True
