@@ -151,7 +151,7 @@ class Server:
 
     @property
     def role(self) -> Role:
-        return self.raft.replica.role
+        return self.raft.role
 
     @property
     def leading(self) -> Leadership:

@@ -4,11 +4,12 @@ import msgspec
 import pytest
 
 from coordd.errors import InvariantError
+from coordd.messages.entry import encode_configuration
 from coordd.messages.peer import AppendEntries, Heartbeat, HeartbeatResponse, RaftMessage, RequestVote, VoteResponse
-from coordd.raft.events import Received
+from coordd.raft.events import Received, SnapshotReceived
 from coordd.raft.output import Role
-from coordd.types import Index, Term
-from tests.raft.cluster import Cluster, Server, sid
+from coordd.types import HardState, Index, SnapshotMeta, Term
+from tests.raft.cluster import Cluster, Server, configuration, sid
 from tests.raft.words import append, beat, beat_answered, grant, order, refusal, rejected, request
 
 T = 0.3
@@ -293,7 +294,7 @@ def test_rule_22_a_stuck_candidate_of_a_higher_term_is_freed() -> None:
     cluster.isolate("c")
     cluster.propose("a", "x")
     cluster.settle()
-    cluster["c"].disk.hard_state = type(cluster["c"].disk.hard_state)(7, sid("c"), 0)
+    cluster["c"].disk.hard_state = HardState(7, sid("c"), 0)
     cluster.crash("c")
     cluster.restart("c")
     assert cluster["c"].replica.term == 7
@@ -527,6 +528,41 @@ def test_a_single_server_leads_at_once_when_started() -> None:
     cluster.restart("a")
     cluster.run(0)
     assert cluster["a"].role is Role.LEADER
+
+
+def test_rule_61_a_sole_voter_by_an_uncommitted_change_waits_like_anybody() -> None:
+    """The others may have elected without it: its own configuration may yet be replaced, and they hold a lease."""
+    cluster = Cluster(("a", "b"))
+    alone = encode_configuration(configuration("a", "b"))
+    cluster["a"].disk.entries = [(1, alone)]
+    cluster["a"].disk.configurations = {1: configuration("a", "b")}
+    cluster["a"].disk.hard_state = HardState(1, None, 0)
+    cluster.crash("a")
+    cluster.restart("a")
+    assert cluster["a"].replica.halves == (("a",),)
+    assert cluster["a"].replica.election_due >= cluster.now + T
+
+
+def test_rule_2_a_candidate_whose_own_vote_is_not_durable_begins_no_newer_term() -> None:
+    cluster = Cluster()
+    cluster.campaign("a")
+    cluster.receive(grant(1, "b", "a", pre=True))
+    cluster.network.clear()
+    cluster.campaign("a")
+    assert (cluster.role("a"), cluster["a"].replica.term, cluster.network) == (Role.CANDIDATE, 1, [])
+    cluster.persist("a")
+    cluster.network.clear()
+    cluster.campaign("a")
+    assert cluster.role("a") is Role.PRE_CANDIDATE
+
+
+def test_rule_28_nobody_takes_office_while_a_snapshot_replaces_its_log() -> None:
+    cluster = Cluster()
+    cluster.stand("a")
+    meta = SnapshotMeta(5, 1, 0, cluster.configuration, 0)
+    cluster.step("a", SnapshotReceived(1, sid("b"), 1, meta))
+    cluster.receive(grant(1, "b", "a"))
+    assert cluster.role("a") is Role.FOLLOWER
 
 
 def test_dividing_votes_end_in_a_new_election() -> None:

@@ -4,10 +4,9 @@ import msgspec
 import pytest
 
 from coordd.messages.entry import encode_configuration
-from coordd.messages.peer import AppendEntries, Heartbeat, RequestVote
+from coordd.messages.peer import AppendEntries, Heartbeat, RequestVote, TimeoutNow
 from coordd.raft import events, membership
 from coordd.raft.output import Accepted, Output, Refusal, Role
-from coordd.raft.progress import ProgressState
 from coordd.types import Configuration, LogSlice, Member, ServerId
 from tests.raft.cluster import Cluster, Server, configuration, member, sid
 from tests.raft.words import accepted, beat_answered, grant
@@ -263,6 +262,41 @@ def test_rule_74_a_restarted_server_uses_the_last_configuration_of_its_log_commi
     cluster.crash("a")
     cluster.restart("a")
     assert (members(leader), leader.replica.configuration_index, leader.replica.log.commit) == ("abcd", 2, 1)
+
+
+def test_news_of_a_configuration_comes_with_its_append_and_with_its_commit() -> None:
+    cluster = Cluster()
+    ready(cluster)
+    cluster.clear_trace()
+    change(cluster, add("d"))
+    cluster.settle()
+    told: dict[str, int] = {}
+    for who, _, output in cluster.trace:
+        told[who] = told.get(who, 0) + output.configuration_changed
+    assert told == {"a": 2, "b": 2, "c": 2}
+
+
+def test_rule_71_a_learner_that_falls_back_to_a_snapshot_has_not_caught_up() -> None:
+    cluster = Cluster(learners=("d",))
+    leader = ready(cluster)
+    cluster.run(T)
+    assert leader.progress("d").caught_up
+    cluster.isolate("d")
+    cluster.propose("a", "x", "y")
+    cluster.settle()
+    assert cluster.compact("a", 3) == 3
+    leader.progress("d").next = 2
+    cluster.step("a", events.PeerUnreachable(sid("d")))
+    cluster.heal()
+    cluster.step("a", events.PeerConnected(sid("d")))
+    cluster.network.clear()
+    change(cluster, promote("d"))
+    cluster.persist("a")
+    for name in "bc":
+        cluster.receive(accepted(cluster, "a", name, 4))
+    cluster.receive(beat_answered(cluster, "a", "d", leader.leading.round))
+    cluster.beat("a")
+    assert voters(leader) == "abc"
 
 
 # --- joint majorities (rules 51, 52, 67) ------------------------------------------------------------------------------
@@ -532,6 +566,20 @@ def test_rule_71_111_a_voter_that_is_being_refilled_is_not_healthy() -> None:
     assert change(cluster, remove("b")).change is Refusal.WOULD_LOSE_QUORUM
 
 
+def test_rule_71_111_no_promotion_while_the_voters_are_being_refilled() -> None:
+    cluster = Cluster(learners=("d",))
+    leader = ready(cluster)
+    change(cluster, promote("d"))
+    cluster.settle()
+    for name in "bc":
+        leader.progress(name).refilling = True
+    cluster.beat("a")
+    assert voters(leader) == "abc", "a and d would be two of four"
+    leader.progress("b").refilling = False
+    cluster.beat("a")
+    assert voters(leader) == "abcd"
+
+
 @pytest.mark.parametrize("replaced", ["b", "a"])
 def test_a_voter_is_replaced_by_a_new_server(replaced: str) -> None:
     cluster = Cluster()
@@ -635,21 +683,20 @@ def test_rule_70_a_leader_that_is_removed_leads_until_that_is_committed_and_name
     assert cluster.role("a") is Role.FOLLOWER
 
 
-def test_rule_70_without_anybody_to_name_it_resigns_all_the_same() -> None:
-    cluster = Cluster()
+def test_rule_70_the_successor_that_is_named_is_one_that_answers() -> None:
+    cluster = Cluster(tuple("abcd"))
     leader = ready(cluster)
     change(cluster, remove("a"))
     cluster.persist("a")
-    for name in "bc":
+    for name in "bcd":
         cluster.receive(accepted(cluster, "a", name, 2))
     cluster.persist("a")
-    cluster.receive(accepted(cluster, "a", "b", 3))
+    cluster.receive(accepted(cluster, "a", "d", 3))
     cluster.advance(2 * T)
-    for name in "bc":
-        leader.progress(name).state = ProgressState.SNAPSHOT
     cluster.network.clear()
-    cluster.receive(accepted(cluster, "a", "c", 3))
+    cluster.receive(accepted(cluster, "a", "b", 3))
     assert leader.role is Role.FOLLOWER
+    assert [m.receiver for m in cluster.sent(TimeoutNow)] == ["b"], "d was silent for long"
 
 
 def test_a_cluster_shrinks_to_one_and_grows_again() -> None:

@@ -447,6 +447,17 @@ def test_rule_111_a_state_that_is_ahead_of_the_log_that_forgot_is_refilled() -> 
     assert cluster["b"].entries() == leader.entries()
 
 
+def test_rule_111_what_the_state_has_applied_was_promised_too() -> None:
+    cluster = Cluster()
+    ready(cluster)
+    cluster.propose("a", "x", "y")
+    cluster.settle()
+    cluster.crash("b")
+    cluster.forget("b", 1)
+    cluster.restart("b", promised=1)
+    assert cluster["b"].replica.refilling
+
+
 def test_rule_111_a_single_server_that_forgot_stays_silent() -> None:
     cluster = Cluster(("a",))
     ready(cluster)

@@ -56,6 +56,20 @@ def test_rule_54_the_index_is_the_commit_index_when_the_read_was_accepted() -> N
     assert leader.reads == {1: 1, 2: 2}
 
 
+def test_rule_54_a_commit_after_the_acceptance_does_not_move_the_index() -> None:
+    cluster = Cluster(tuple("abcde"))
+    leader = ready(cluster)
+    cluster.read("a", 1)
+    cluster.propose("a", "x")
+    cluster.persist("a")
+    for name in "bc":
+        cluster.receive(accepted(cluster, "a", name, 2))
+    assert leader.replica.log.commit == 2
+    for name in "bc":
+        answer(cluster, name)
+    assert leader.reads == {1: 1}
+
+
 def test_rule_54_answers_to_a_round_begun_earlier_do_not_count() -> None:
     cluster = Cluster()
     leader = ready(cluster)

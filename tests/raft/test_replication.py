@@ -174,6 +174,25 @@ def test_rule_38_stale_rejections_are_ignored() -> None:
     assert (leader.progress("b").match, leader.progress("b").state) == (6, ProgressState.REPLICATE)
 
 
+def test_rule_38_a_hint_never_points_below_what_is_committed() -> None:
+    cluster = Cluster(logs={"a": [1, 1, 3, 3]}, commits={"a": 3})
+    cluster.receive(append(4, "b", "a", (5, 2)))
+    cluster.persist("a")
+    assert [(m.index, m.hint_term, m.rejected) for m in cluster.sent(AppendResponse)] == [(3, 2, 5)]
+
+
+def test_rule_39_a_probe_is_repeated_without_its_entries() -> None:
+    """A follower whose disk is slow is not sent the same megabyte with every heartbeat."""
+    cluster = Cluster()
+    leader = cluster.lead("a")
+    assert shapes(cluster, "b") == [(0, 1)]
+    for _ in range(3):
+        cluster.network.clear()
+        cluster.beat("a")
+        cluster.receive(beat_answered(cluster, "a", "b", leader.leading.round))
+        assert shapes(cluster, "b") == [(0, 0)]
+
+
 def test_a_rejection_while_streaming_makes_the_leader_probe() -> None:
     cluster = Cluster()
     leader = streaming(cluster)

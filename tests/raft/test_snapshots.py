@@ -161,6 +161,12 @@ def test_rule_81_the_acknowledgement_says_what_is_persisted_and_goes_to_the_pres
     assert cluster["a"].replica.log.last == 5
 
 
+def test_an_installation_that_nobody_waits_for_is_not_acknowledged() -> None:
+    cluster = Cluster()
+    cluster.step("a", events.SnapshotInstalled(snapshot(5)))
+    assert (cluster["a"].replica.log.last, cluster.network) == (5, [])
+
+
 def test_a_leader_installs_nothing() -> None:
     cluster = Cluster()
     cluster.elect("a")
