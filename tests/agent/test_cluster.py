@@ -19,7 +19,8 @@ from coordd.messages.client import InfoRequest
 from coordd.messages.command import AclBootstrap, KvPut, ServiceDefinition
 from coordd.messages.local import CheckSpec, DeregisterService, RegisterService
 from coordd.transport.security import generate, write_key_file
-from tests.agent.test_main import HOST, Agent, free_port, wait_for
+from coordd_cli.processes import free_ports
+from tests.agent.test_main import HOST, Agent, wait_for
 
 WEB = ServiceDefinition("web", "web", port=80, tags=("blue",))
 DROP_S = 10.0
@@ -32,8 +33,9 @@ class Server:
         self.folder = folder
         folder.mkdir()
         pair = generate()
-        self.public_key, self.client_port = pair.public, free_port()
-        addresses = f'raft_address = "{HOST}:{free_port()}"\nclient_address = "{HOST}:{self.client_port}"\n'
+        raft_port, self.client_port = free_ports(2)
+        self.public_key = pair.public
+        addresses = f'raft_address = "{HOST}:{raft_port}"\nclient_address = "{HOST}:{self.client_port}"\n'
         write_key_file(folder / "server.key", pair)
         (folder / "server.toml").write_text(
             f'name = "s1"\ncluster_name = "test"\ndata_dir = "data"\nkey_file = "server.key"\nbootstrap = true\n{addresses}'
@@ -49,6 +51,7 @@ class Server:
         try:
             with Client([(f"{HOST}:{self.client_port}", self.public_key)], timeout=30) as client:
                 client.servers()
+            assert process.poll() is None, (self.folder / "log").read_text()
             yield process
         finally:
             process.kill()
@@ -63,7 +66,7 @@ def server(tmp_path: Path) -> Server:
 def an_agent(tmp_path: Path, name: str, server: Server, extra: str = "") -> Agent:
     folder = tmp_path / name
     folder.mkdir()
-    agent = Agent(folder, free_port(), server.client_port, extra)
+    agent = Agent(folder, free_ports(1)[0], server.client_port, extra)
     lines = agent.config.read_text().replace('"h1"', f'"{name}"').splitlines()
     lines = [f"public_key = '''{server.public_key}'''" if line.startswith("public_key") else line for line in lines]
     agent.config.write_text("\n".join(lines) + "\n")
@@ -115,7 +118,7 @@ def test_one_registers_the_other_resolves(tmp_path: Path, server: Server) -> Non
 def test_a_check_that_fails_takes_its_service_out(tmp_path: Path, server: Server) -> None:
     h1 = an_agent(tmp_path, "h1", server)
     http = subprocess.Popen(
-        [sys.executable, "-m", "http.server", "--bind", HOST, str(port := free_port())],
+        [sys.executable, "-m", "http.server", "--bind", HOST, str(port := free_ports(1)[0])],
         cwd=tmp_path / "h1" / "services.d",
         stderr=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,

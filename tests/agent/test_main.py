@@ -5,7 +5,6 @@ import hashlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -32,7 +31,7 @@ from coordd.messages.local import (
     UpdateTtlCheck,
 )
 from coordd.transport.security import generate
-from coordd_agent.dns.server import bind_pair
+from coordd_cli.processes import free_ports
 
 HOST = "127.0.0.1"
 START_S = 20.0
@@ -108,12 +107,8 @@ class Agent:
 
 @pytest.fixture
 def agent(tmp_path: Path) -> Agent:
-    udp, tcp = bind_pair(HOST, 0, "test")
-    with socket.create_server((HOST, 0)) as nobody:
-        ports = udp.getsockname()[1], nobody.getsockname()[1]
-    udp.close()
-    tcp.close()
-    return Agent(tmp_path, *ports)
+    port, nobodys_port = free_ports(2)
+    return Agent(tmp_path, port, nobodys_port)
 
 
 def digest(folder: Path) -> dict[str, str]:
@@ -183,7 +178,7 @@ def test_a_second_agent_is_told_what_is_in_use(agent: Agent, tmp_path: Path) -> 
         code, sentence = agent.fail()
         assert (code, sentence) == (4, f"dns.address {HOST}:{agent.port} can't be used: address already in use")
         text = agent.config.read_text()
-        agent.config.write_text(text.replace(f"{HOST}:{agent.port}", f"{HOST}:{free_port()}"))
+        agent.config.write_text(text.replace(f"{HOST}:{agent.port}", f"{HOST}:{free_ports(1)[0]}"))
         before = digest(tmp_path / "data")
         assert agent.fail() == (4, f"data folder {tmp_path / 'data'} belongs to another running agent")
         assert digest(tmp_path / "data") == before
@@ -191,12 +186,6 @@ def test_a_second_agent_is_told_what_is_in_use(agent: Agent, tmp_path: Path) -> 
         code, sentence = agent.fail()
         assert code == 4
         assert str(agent.socket) in sentence
-
-
-def free_port() -> int:
-    udp, tcp = bind_pair(HOST, 0, "test")
-    with udp, tcp:
-        return int(udp.getsockname()[1])
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from coordd_agent.dns.resolver import Resolver
 from coordd_agent.dns.server import DnsServer, bind_pair
 from coordd_agent.main import loop_factory
 from coordd_agent.settings import DnsSettings
+from coordd_cli.processes import free_ports
 from tests.agent.dns.catalog import HandmadeCatalog, node
 
 SERVICES = 20
@@ -81,14 +82,6 @@ def unbound_configuration(port: int, folder: Path) -> str:
     )
 
 
-def free_port() -> int:
-    udp, tcp = bind_pair("127.0.0.1", 0, "bench")
-    port: int = udp.getsockname()[1]
-    udp.close()
-    tcp.close()
-    return port
-
-
 @contextlib.contextmanager
 def running(command: list[str], port: int) -> Iterator[None]:
     """The command's process from the moment it answers on `port`."""
@@ -134,7 +127,7 @@ def compare(seconds: float, rounds: int) -> dict[str, dict[str, float]]:
     rates: dict[str, dict[str, list[float]]] = {}
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder = Path(name)
-        ports = {"coordd-agent": free_port(), "unbound": free_port()}
+        ports = dict(zip(("coordd-agent", "unbound"), free_ports(2), strict=True))
         (folder / "unbound.conf").write_text(unbound_configuration(ports["unbound"], folder))
         agent = [sys.executable, "-m", "tests.bench.dns", "--serve", str(ports["coordd-agent"])]
         stack.enter_context(running(agent, ports["coordd-agent"]))
