@@ -17,15 +17,15 @@ class Schedule:
     def __init__(self) -> None:
         self.now = 0.0
         self.events = 0
-        self._heap: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
+        self._heap: list[tuple[float, int, Callable[..., object], tuple[Any, ...]]] = []
         self._made = 0
 
-    def at(self, time: float, action: Callable[..., None], *arguments: Any) -> None:
+    def at(self, time: float, action: Callable[..., object], *arguments: Any) -> None:
         """Run an action at a time; one that has passed already means now."""
         self._made += 1
         heapq.heappush(self._heap, (time if time > self.now else self.now, self._made, action, arguments))
 
-    def after(self, delay: float, action: Callable[..., None], *arguments: Any) -> None:
+    def after(self, delay: float, action: Callable[..., object], *arguments: Any) -> None:
         self.at(self.now + delay, action, *arguments)
 
     def run(self, until: float, stop: Callable[[], bool] | None = None) -> bool:

@@ -36,6 +36,7 @@ class Faults:
             "stall": self._stall,
             "slow disk": self._slow_disk,
             "transfer": self._transfer,
+            "zombie": self._zombie,
             "restart": self._restart,
         }
         self._kinds = {kind: act for kind, act in kinds.items() if chance.happens(0.7)} or kinds
@@ -63,12 +64,12 @@ class Faults:
     def _lasting(self) -> float:
         return 0.02 + self._chance.expovariate(1.0) * self._duration
 
-    def _later(self, end: Callable[[], None]) -> None:
+    def _later(self, end: Callable[[], None], delay: float | None = None) -> None:
         def unless_over() -> None:
             if not self.over:
                 end()
 
-        self._around.schedule.after(self._lasting(), unless_over)
+        self._around.schedule.after(self._lasting() if delay is None else delay, unless_over)
 
     # --- processes ---------------------------------------------------------------------------------------------------
 
@@ -124,6 +125,26 @@ class Faults:
                 server.resume()
 
         self._later(resume)
+        return True
+
+    def _zombie(self) -> bool:
+        """The leader sleeps until another leads, and wakes up before it can hear of it."""
+        leader = self._world.leader()
+        if leader is None or leader.paused:
+            return False
+        network, life, chance = self._around.network, leader.life, self._chance
+        links = between([leader.name], list(self._world.servers))
+        election = self._around.tuning.raft.election_timeout
+
+        def wake() -> None:
+            if leader.life == life:
+                leader.resume()
+
+        network.cut(links)
+        leader.pause()
+        asleep = election * chance.uniform(1.0, 4.0)
+        self._later(wake, asleep)
+        self._later(lambda: network.mend(links), asleep + chance.uniform(0.0, election))
         return True
 
     # --- network -----------------------------------------------------------------------------------------------------
@@ -189,4 +210,12 @@ class Faults:
     # --- leadership --------------------------------------------------------------------------------------------------
 
     def _transfer(self) -> bool:
-        return self._world.operator.transfer()
+        """Sometimes the old leader is cut off just when the new one campaigns."""
+        leader = self._world.leader()
+        done = self._world.operator.transfer()
+        if done and leader is not None and self._chance.happens(0.5):
+            network = self._around.network
+            links = between([leader.name], list(self._world.servers))
+            self._later(lambda: network.cut(links), self._chance.uniform(0.0005, 0.008))
+            self._later(lambda: network.mend(links), 0.01 + self._lasting())
+        return done

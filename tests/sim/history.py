@@ -4,8 +4,8 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.sim.invariants import Violation
 from tests.sim.linearizability import FOREVER, LockModel, Model, Operation, RegisterModel, linearizable
+from tests.sim.violation import Violation
 
 __all__ = ["History"]
 

@@ -9,32 +9,22 @@ from collections.abc import Sequence
 from coordd.messages.entry import CONFIGURATION
 from coordd.messages.peer import AppendEntries, AppendResponse, PeerMessage, RaftMessage, RequestVote, VoteResponse
 from coordd.raft.output import Output, Role
+from coordd.raft.progress import Progress
 from coordd.types import Base, Configuration, Index, LogSlice, LogWrite, ServerId, Term
 from tests.sim.ledger import Ledger, Position, Record, TermLog, majorities
 from tests.sim.look import Look
+from tests.sim.paranoid import from_scratch
+from tests.sim.violation import check
 
-__all__ = ["Invariants", "Violation"]
-
-
-class Violation(AssertionError):  # noqa: N818 - the word of the trade
-    """An invariant does not hold: the run ends here."""
-
-    def __init__(self, number: int, text: str, **facts: object) -> None:
-        self.number = number
-        shown = ", ".join(f"{name}={value}" for name, value in facts.items())
-        super().__init__(f"invariant {number}: {text} ({shown})" if shown else f"invariant {number}: {text}")
-
-
-def check(condition: bool, number: int, text: str, **facts: object) -> None:
-    if not condition:
-        raise Violation(number, text, **facts)
+__all__ = ["Invariants"]
 
 
 class Invariants:
     """Told of everything that happens to the servers, in order."""
 
-    def __init__(self) -> None:
+    def __init__(self, paranoid: bool = False) -> None:
         self.ledger = Ledger()
+        self._paranoid = paranoid
         self._advertised: dict[tuple[ServerId, Term, bool], Position] = {}
         """(last term, last index) that a candidate, in a campaign for a term, said of its log: the highest."""
 
@@ -92,6 +82,18 @@ class Invariants:
                     index=ready.index,
                     asked=asked,
                 )
+
+        for progress in look.peers:
+            self._progress(record, progress)
+        if self._paranoid:
+            from_scratch(self.ledger)
+
+    def _progress(self, record: Record, progress: Progress) -> None:
+        """What a leader believes of a follower is true."""
+        check(0 <= progress.match < progress.next, 16, "match and next", server=record.id, peer=progress.peer)
+        peer = self.ledger.records.get(progress.peer)
+        durable = peer.durable.last if peer is not None else 0
+        check(progress.match <= durable, 16, "match beyond the peer's disk", server=record.id, peer=progress.peer)
 
     def _term(self, record: Record, look: Look) -> None:
         check(look.term >= record.term, 7, "the term fell", server=record.id, term=look.term, before=record.term)

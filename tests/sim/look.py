@@ -1,13 +1,14 @@
 """What the simulator may see of a core from outside: the one place that knows how the core keeps it."""
 
+from collections.abc import Collection
 from typing import NamedTuple
 
 from coordd.raft.core import Raft
 from coordd.raft.output import Role
-from coordd.raft.replica import Replica
+from coordd.raft.progress import Progress
 from coordd.types import Index, ServerId, Term
 
-__all__ = ["Look", "insides", "look"]
+__all__ = ["Look", "look"]
 
 
 class Look(NamedTuple):
@@ -18,13 +19,12 @@ class Look(NamedTuple):
     leader: ServerId | None
     commit: Index
     last: Index
-
-
-def insides(raft: Raft) -> Replica:
-    return raft.replica
+    peers: Collection[Progress]
+    """A leader's followers, as it sees them."""
 
 
 def look(raft: Raft) -> Look:
     replica = raft.replica
     log = replica.log
-    return Look(replica.role, replica.term, replica.leader, log.commit, log.last)
+    peers = replica.leading.peers.values() if replica.leading is not None else ()
+    return Look(replica.role, replica.term, replica.leader, log.commit, log.last, peers)

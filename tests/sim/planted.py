@@ -92,12 +92,6 @@ BUGS: dict[str, Bug] = {
     "reads before an own commit": bug(
         "54", f"{CORE}.reads:_accept", "if r.log.commit >= leading.term_start:", "if True:"
     ),
-    "a round confirms reads that came after it": bug(
-        "55",
-        f"{CORE}.reads:_accept",
-        "    leading.reads.append(read)",
-        "    read.round = leading.round if read.index else 0; leading.reads.append(read)",
-    ),
     "lease kept during a transfer": Bug(
         "58",
         (

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import TextIO
 
 from coordd.errors import CoorddError
-from tests.sim.invariants import Violation
 from tests.sim.summary import Summary
 from tests.sim.surroundings import Options
+from tests.sim.violation import Violation
 from tests.sim.world import World, memory_folder
 
 __all__ = ["Outcome", "replay_line", "run"]

@@ -22,9 +22,9 @@ from coordd.messages.client import (
 )
 from coordd.types import Index
 from tests.sim.history import History
-from tests.sim.invariants import Violation
 from tests.sim.server import Answered, Asked
 from tests.sim.surroundings import Surroundings
+from tests.sim.violation import Violation
 
 __all__ = ["Watcher"]
 

@@ -21,7 +21,7 @@ from tests.sim.chance import Chance
 from tests.sim.clock import Schedule
 from tests.sim.faults import Faults
 from tests.sim.history import History
-from tests.sim.invariants import Invariants, Violation
+from tests.sim.invariants import Invariants
 from tests.sim.ledger import majorities
 from tests.sim.membership import Operator, member
 from tests.sim.network import Conditions, Network
@@ -29,6 +29,7 @@ from tests.sim.partitions import between
 from tests.sim.server import Answered, Server
 from tests.sim.surroundings import Options, Surroundings, Tuning
 from tests.sim.trace import Trace
+from tests.sim.violation import Violation
 from tests.sim.watcher import Watcher
 from tests.sim.workload import Client, Mix
 
@@ -65,7 +66,7 @@ class World:
             chance,
             schedule,
             network,
-            Invariants(),
+            Invariants(options.paranoid),
             Trace(trace_file),
             folder,
         )

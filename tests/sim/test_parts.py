@@ -1,0 +1,148 @@
+"""The parts of the virtual world, each alone: time, network, partitions, disk, mutation."""
+
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from coordd.raft import quorum
+from coordd.types import HardState, LogSlice, LogWrite
+from tests.sim.chance import Chance
+from tests.sim.clock import Clock, Schedule
+from tests.sim.disk import Disk
+from tests.sim.mutation import Edit, planted
+from tests.sim.network import Conditions, Network
+from tests.sim.partitions import SHAPES
+from tests.sim.surroundings import Options
+from tests.sim.trace import describe
+from tests.sim.world import World, memory_folder
+from tests.sim.writer import VirtualWriter
+
+NAMES = ["s1", "s2", "s3", "s4", "s5"]
+
+
+def test_things_happen_in_order_and_ties_in_the_order_of_scheduling() -> None:
+    schedule, seen = Schedule(), list[str]()
+    for time, name in [(2.0, "c"), (1.0, "a"), (1.0, "b"), (9.0, "late")]:
+        schedule.at(time, seen.append, name)
+    schedule.at(1.0, lambda: schedule.at(0.5, seen.append, "past means now"))
+    schedule.run(5.0)
+    assert seen == ["a", "b", "past means now", "c"]
+    assert schedule.now == 5.0
+
+
+def test_a_clock_with_drift_meets_its_deadlines() -> None:
+    schedule = Schedule()
+    clock = Clock(schedule, 100.0, 1.01)
+    schedule.run(clock.virtual(101.0))
+    assert clock.now() == pytest.approx(101.0)
+
+
+def sent_through(conditions: Conditions, count: int = 500) -> tuple[list[int], Network]:
+    schedule, arrived = Schedule(), list[int]()
+
+    def deliver(_: str, message: object) -> None:
+        assert isinstance(message, int)
+        arrived.append(message)
+
+    network = Network(schedule, Chance("network"), deliver, conditions)
+    for number in range(count):
+        schedule.at(number * 0.001, network.send, "a", "b", number)
+    schedule.run(60.0)
+    return arrived, network
+
+
+def test_a_perfect_link_keeps_everything_in_order() -> None:
+    assert sent_through(Conditions(mean_delay=0.05))[0] == list(range(500))
+
+
+def test_a_bad_link_loses_doubles_and_reorders() -> None:
+    arrived, network = sent_through(Conditions(0.001, 0.05, loss=0.2, doubling=0.2, reordering=0.3))
+    assert len(set(arrived)) == 500 - network.fates["lost"] < 450
+    assert max(Counter(arrived).values()) == 2
+    assert arrived != sorted(arrived)
+
+
+def test_cuts_add_up_and_take_what_is_under_way() -> None:
+    schedule, arrived = Schedule(), list[object]()
+    network = Network(schedule, Chance("cuts"), lambda _, message: arrived.append(message))
+    network.send("a", "b", "under way")
+    network.cut([("a", "b")])
+    network.cut([("a", "b"), ("b", "a")])
+    assert not network.send("a", "b", "cut")
+    schedule.run(1.0)
+    network.mend([("a", "b")])
+    assert not network.send("a", "b", "still cut once")
+    network.mend([("a", "b"), ("b", "a")])
+    assert network.connected("a", "b")
+    assert network.send("a", "b", "mended")
+    schedule.run(2.0)
+    assert arrived == ["mended"]
+
+
+@pytest.mark.parametrize("shape", sorted(SHAPES))
+def test_partitions_cut_some_links_between_members_and_not_all(shape: str) -> None:
+    links = SHAPES[shape](NAMES, "s1", Chance(shape))
+    assert links
+    assert {name for link in links for name in link} <= set(NAMES)
+    assert all(one != other for one, other in links)
+    assert len(set(links)) < len(NAMES) * (len(NAMES) - 1)
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_a_power_cut_leaves_what_was_finished_and_a_prefix_of_what_was_not(seed: int) -> None:
+    with memory_folder() as folder:
+        world = World(Options(seed), folder)
+        disk = Disk(world.around, "d1", Chance(f"disk/{seed}"))
+        store = disk.open()
+        finished: list[object] = []
+        writer = VirtualWriter(world.around, store, Chance(f"writer/{seed}"), lambda: 0.0, finished.append)
+        judge = world.around.invariants
+        record = judge.ledger.record(store.identity.server)
+        writes = [write(number) for number in range(1, 30)]
+        for one in writes:
+            record.in_flight.append(one)
+            world.around.schedule.after(0.001 * one.sequence, writer.submit, one)
+        world.around.schedule.run(Chance(f"cut/{seed}").uniform(0.0, 0.04))
+        durable = record.durable.last
+        disk.cut(writer)
+        again = disk.open()
+        assert durable <= again.last <= 29
+        found = again.read(1, 1 << 20)
+        assert found is not None
+        assert found[1].entries == [entry(index) for index in range(1, again.last + 1)]
+        again.close()
+
+
+def entry(index: int) -> bytes:
+    return b"\1" + str(index).encode() * 100
+
+
+def write(number: int) -> LogWrite:
+    return LogWrite(number, HardState(1), LogSlice(number, [entry(number)], ((number, 1),)), True)
+
+
+def test_a_mutation_lasts_as_long_as_its_block_and_must_fit() -> None:
+    half = (("a", "b", "c"),)
+
+    def reached(_: object) -> int:
+        return 7
+
+    edit = Edit("coordd.raft.quorum:agreed", "return lowest or 0", "return -1")
+    with planted(edit):
+        assert quorum.agreed(half, reached) == -1  # type: ignore[arg-type]
+    assert quorum.agreed(half, reached) == 7  # type: ignore[arg-type]
+    with pytest.raises(LookupError), planted(edit._replace(old="not in there")):
+        pass
+
+
+def test_lines_of_a_trace_hold_no_bytes() -> None:
+    assert describe(write(3)) == "LogWrite(sequence=3 hard_state=HardState(term=1) slice=[3..3: 3@1] must_sync=True)"
+
+
+def test_nothing_is_left_behind_in_memory_backed_storage() -> None:
+    with memory_folder() as folder:
+        assert folder.is_dir()
+    assert not folder.exists()
+    assert folder.parent in (Path("/dev/shm"), Path(tempfile.gettempdir()))
