@@ -75,6 +75,10 @@ class Supervisor:
                 for number in os.read(arrivals, 256):
                     if number in FORWARDED:
                         _signal_group(child.pid, number)
+            if _suspended(child.pid):
+                # Ctrl-Z. The shell does not see it, since the group in the foreground is not its own child's, and a
+                # command that sleeps on a lock is no good anyway.
+                _signal_group(child.pid, signal.SIGCONT)
         if self._asked_to_end:
             # What the command left behind in its group would go on without the lock, too.
             _signal_group(child.pid, signal.SIGKILL)
@@ -88,6 +92,15 @@ class Supervisor:
         if left <= 0 and not self._killed:
             self._killed = True
             _signal_group(group, signal.SIGKILL)
+
+
+def _suspended(child: int) -> bool:
+    """Whether it has just been stopped from the terminal; a SIGSTOP is somebody's will."""
+    try:
+        stopped = os.waitid(os.P_PID, child, os.WSTOPPED | os.WNOHANG)
+    except ChildProcessError:  # it has ended, which is for `poll` to see
+        return False
+    return stopped is not None and stopped.si_status == signal.SIGTSTP
 
 
 def _signal_group(group: int, number: int) -> None:

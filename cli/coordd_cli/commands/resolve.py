@@ -1,5 +1,7 @@
 """`coordctl resolve`: what the agent's DNS says, asked by a real DNS packet."""
 
+import contextlib
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Annotated
 
@@ -12,7 +14,8 @@ from coordd_cli.call import Call, command
 
 __all__ = ["add_to"]
 
-DEFAULT_DNS = "127.0.0.1:8600"
+DEFAULT_ADDRESS = "127.0.0.1:8600"
+DEFAULT_DOMAIN = "coord"
 INFO_SECONDS = 1.0
 
 
@@ -30,8 +33,9 @@ def resolve(
     """Ask the agent's DNS. Exit code 3 if there is no such name or no such record."""
     from coordd_cli import dns_query
 
-    host, port = split_address(_dns_address(call))
-    full = name if "." in name else f"{name}.service.coord"
+    address, domain = _dns_place(call)
+    host, port = split_address(address)
+    full = name if "." in name else f"{name}.service.{domain}"
     answer = dns_query.ask(host, dns_port or port, full, record_type.upper(), call.settings.timeout_s)
     if answer.status not in ("NOERROR", "NXDOMAIN"):
         raise InvalidError(f"the agent answers {answer.status} to {full} {record_type.upper()}")
@@ -45,14 +49,11 @@ def resolve(
         call.render.rows(rows, ["name", "ttl", "type", "data"])
 
 
-def _dns_address(call: Call) -> str:
-    """As it is set; else where the agent says; else the usual place, for DNS may answer when the agent's socket doesn't."""
-    if call.settings.dns_address:
-        return call.settings.dns_address
+def _dns_place(call: Call) -> tuple[str, str]:
+    """(address, domain): as set, else as the agent says, else the usual ones; DNS may answer when its socket does not."""
+    figures: Mapping[str, object] = {}
     if not call.resolved.direct:
-        try:
+        with contextlib.suppress(CoorddError):
             figures = call.link.request(InfoRequest(), Info, INFO_SECONDS).figures
-            return str(figures.get("dns_address", DEFAULT_DNS))
-        except CoorddError:
-            pass
-    return DEFAULT_DNS
+    address = call.settings.dns_address or figures.get("dns_address", DEFAULT_ADDRESS)
+    return str(address), str(figures.get("dns_domain", DEFAULT_DOMAIN))
