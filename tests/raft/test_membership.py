@@ -424,6 +424,20 @@ def test_rule_51_what_the_smaller_quorum_has_is_committed_at_once() -> None:
     assert (voters(leader), leader.replica.log.commit) == ("abc", leader.replica.log.last)
 
 
+def test_rule_51_entries_that_the_new_quorum_has_already_are_committed_with_the_switch() -> None:
+    cluster = Cluster(tuple("abcd"))
+    leader = ready(cluster)
+    change(cluster, remove("d"))
+    cluster.propose("a", "x")
+    cluster.persist("a")
+    cluster.receive(accepted(cluster, "a", "b", 3))
+    assert leader.replica.log.commit == 1
+    cluster.receive(accepted(cluster, "a", "c", 2))
+    assert (leader.replica.configuration_index, leader.replica.log.commit) == (4, 3), (
+        "x: two of abc, but of abcd too few"
+    )
+
+
 def test_rule_52_learners_count_for_nothing() -> None:
     cluster = Cluster(learners=("d", "e"))
     leader = ready(cluster)

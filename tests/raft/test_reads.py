@@ -85,9 +85,12 @@ def test_rule_54_answers_to_a_round_begun_earlier_do_not_count() -> None:
 
 def test_rule_54_before_the_first_commit_of_the_term_no_read_is_answered() -> None:
     """etcd#7331: the leader may not know yet what is committed."""
-    cluster = Cluster(logs={name: [1, 1] for name in "abc"}, terms=dict.fromkeys("abc", 1))
+    cluster = Cluster(
+        logs={name: [1, 1] for name in "abc"}, terms=dict.fromkeys("abc", 1), commits=dict.fromkeys("abc", 2)
+    )
     leader = cluster.lead("a")
     cluster.persist("a")
+    assert leader.replica.log.commit == 2
     cluster.read("a", 1)
     for _ in range(2):
         cluster.beat("a")
