@@ -175,7 +175,7 @@ class Agent:
             "dns_domain": self._settings.dns.domain,
             "servers_connected": bool(self._client.connected),
             "servers_contact_ms": _since(self._beats.taken_at, now),
-            "token": "denied" if self._syncer.denied or self._cache.denied else self._rights.state,
+            "token": self._token_state(),
             "services": len(self._registry.services),
             "checks": len(statuses),
             "checks_critical": statuses.count("critical"),
@@ -230,6 +230,11 @@ class Agent:
             work.close()
             raise RuntimeError("the agent does not run")
         return self._tasks.create_task(work)
+
+    def _token_state(self) -> str:
+        # A valid token may be too narrow for something: then `problem` says for what.
+        refused = self._syncer.denied or self._cache.denied
+        return "denied" if refused and not self._rights.trusted() else self._rights.state
 
     async def _list_servers(self) -> None:
         """Follow the cluster's servers by name: DNS names them in NS records."""

@@ -108,7 +108,7 @@ def await_answer(port: int, process: subprocess.Popen[bytes]) -> None:
     raise SystemExit(f"no answer on port {port} within {START_S} s")
 
 
-def measure(port: int, questions: Path, seconds: float) -> float:
+def measure(server: str, port: int, questions: Path, seconds: float) -> float:
     """Answers a second; every question must be answered with NOERROR."""
     command = ["dnsperf", "-s", "127.0.0.1", "-p", str(port), "-d", str(questions), "-l", f"{seconds:g}", "-q", "200"]
     shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=seconds + 60).stdout
@@ -118,7 +118,7 @@ def measure(port: int, questions: Path, seconds: float) -> float:
     if rate is None or codes is None or lost is None or "NOERROR" not in codes[1] or "," in codes[1]:
         raise SystemExit(f"dnsperf did not get its answers:\n{shown}")
     if int(lost[1]):
-        sys.stdout.write(f"  dnsperf lost {lost[1]} questions on port {port}\n")
+        sys.stdout.write(f"  dnsperf lost {lost[1]} questions to {server}\n")
     return float(rate[1])
 
 
@@ -138,7 +138,7 @@ def compare(seconds: float, rounds: int) -> dict[str, dict[str, float]]:
             questions.write_text("".join(f"s{number}.service.coord {qtype}\n" for number in range(SERVICES)))
             for _ in range(rounds):
                 for server, port in ports.items():
-                    rate = measure(port, questions, seconds)
+                    rate = measure(server, port, questions, seconds)
                     rates.setdefault(qtype, {}).setdefault(server, []).append(rate)
     return {qtype: {who: statistics.median(values) for who, values in of.items()} for qtype, of in rates.items()}
 
