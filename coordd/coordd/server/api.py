@@ -16,6 +16,7 @@ from coordd.errors import (
     DeniedError,
     InvalidError,
     InvariantError,
+    NoLeaderError,
     NotFoundError,
     NotLeaderError,
     RequestError,
@@ -37,6 +38,9 @@ from coordd.server.watches import Watches
 __all__ = ["Api"]
 
 _LONGEST_BUDGET_MS = 3_600_000
+_LARGEST = (1 << 63) - 1
+_CUT_OFF_SECONDS = 5.0
+"""A server that has not been current for so long sends its subscribers to another one."""
 _WAY_BACK_SHARE, _WAY_BACK_SECONDS = 0.2, 1.0
 """Kept of an operator's time for the answer's way back: what is still missing is worth hearing."""
 
@@ -140,6 +144,8 @@ class Api:
         self._demand(request.token, command)
         if isinstance(command, RegisterClient) and body.client:
             raise InvalidError("a registration carries no client number")
+        if max(body.client, body.number, body.lowest) > _LARGEST or min(body.client, body.number, body.lowest) < 0:
+            raise InvalidError("client and numbers of a write are from 0 to 2^63 - 1")
         if body.client:
             self._duties.client_heard(body.client, now)
         state_time = self._duties.state_time(now, self._wall())
@@ -149,9 +155,10 @@ class Api:
         return None
 
     def propose(self, command: Command, now: float) -> None:
-        """A command of the leader itself; nobody waits for it."""
+        """A command of the leader itself; nobody waits for it, but the duties hear if it was not taken."""
         header = CommandHeader(self._duties.state_time(now, self._wall()), 0, 0, 0)
-        self._proposals.add(encode_command(header, encode(command)), None)
+        entry = encode_command(header, encode(command))
+        self._proposals.add_own(entry, lambda: self._duties.refused(command))
 
     def _must_lead(self) -> None:
         if not self._node.ready:
@@ -182,10 +189,19 @@ class Api:
     # --- signs of life ------------------------------------------------------------------------------------------------
 
     def _keepalive(self, request: wire.Request, body: wire.Keepalive, waiter: Waiter, now: float) -> wire.Ok:
-        self._watches.heard(waiter.connection, now)
+        """Of a registration at the leader; else of subscriptions, and an error makes their client subscribe elsewhere."""
+        alive = self._watches.heard(waiter.connection, now)
         if body.client:
             self._must_lead()
             self._duties.client_heard(body.client, now)
+            return wire.Ok()
+        if not alive:
+            raise NotFoundError("no subscription of this connection lives here: subscribe again")
+        age = self._node.age(now)
+        if age is None or age > _CUT_OFF_SECONDS:
+            raise NoLeaderError(
+                "this server is cut off from the leader and may have missed changes: subscribe elsewhere"
+            )
         return wire.Ok()
 
     def _renew_session(

@@ -2,7 +2,8 @@
 
 Deadlines live in memory only. A new leader gives everyone a full TTL; it may be late with an expiry, never early
 (raft.md rule 94). From the moment at which an expiry is proposed the session is *expiring* and renewals are refused: the
-entry is already on its way, and a renewal answered now would be a promise nobody keeps.
+entry is already on its way, and a renewal answered now would be a promise nobody keeps. What `due` names is named once;
+`refused` makes it due again, when the core did not take the proposal.
 """
 
 import heapq
@@ -15,6 +16,7 @@ __all__ = ["BeatTimers", "ClientTimers", "SessionTimers"]
 
 _MOST_AT_ONCE = 1000
 """Sessions, clients or nodes in one command."""
+_LONG_AGO = float("-inf")
 
 
 class SessionTimers:
@@ -40,7 +42,11 @@ class SessionTimers:
             if known is None or known[0] != session.create_index:
                 self._alive[session.id] = (session.create_index, session.ttl_ms / 1000)
                 self._expiring.discard(session.id)
+                self._deadline.pop(session.id, None)
                 self._set(session.id, now)
+        if len(self._queue) > 2 * len(self._alive) + _MOST_AT_ONCE:
+            self._queue = [(deadline, id) for id, deadline in self._deadline.items() if id not in self._expiring]
+            heapq.heapify(self._queue)
 
     def renew(self, session: str, now: float) -> int | None:
         """A full TTL from now, in milliseconds; None if the session is gone or expiring, or has no TTL."""
@@ -88,10 +94,17 @@ class ClientTimers:
         self._expiry = expiry
         self._heard = dict.fromkeys(clients, now)
 
+    def sync(self, clients: list[int], now: float) -> None:
+        """Follow the state: new registrations get the full time, those that are no more are forgotten."""
+        present = set(clients)
+        self._heard = {client: heard for client, heard in self._heard.items() if client in present}
+        for client in clients:
+            self._heard.setdefault(client, now)
+
     def heard(self, client: int, now: float) -> None:
-        """Moved to the end: the dict stays ordered by time."""
-        self._heard.pop(client, None)
-        self._heard[client] = now
+        """Moved to the end: the dict stays ordered by time. A number that nobody registered leaves no trace."""
+        if self._heard.pop(client, None) is not None:
+            self._heard[client] = now
 
     def due(self, now: float) -> ExpireClients | None:
         """Named once; one that was applied without effect (another term) is named by the next leader again."""
@@ -104,6 +117,9 @@ class ClientTimers:
             del self._heard[client]
         return ExpireClients(self._term, tuple(silent)) if silent else None
 
+    def refused(self, command: ExpireClients) -> None:
+        self._heard = dict.fromkeys(command.clients, _LONG_AGO) | self._heard
+
 
 class BeatTimers:
     """Nodes whose agents have been heard. Only a flip of `serfHealth` goes through the log, and the end of a dead node."""
@@ -115,9 +131,12 @@ class BeatTimers:
         self._term = term
         self._timeout = timeout
         self._reap_after = reap_after
-        self._passing = dict(nodes)
-        self._heard = {node: now for node, passing in nodes.items() if passing}
-        self._silent = {node: now for node, passing in nodes.items() if passing is False}
+        self._passing: dict[str, bool | None] = {}
+        self._flipping: dict[str, tuple[bool, float]] = {}
+        """What was proposed of a node and is not yet in the state, and when."""
+        self._heard: dict[str, float] = {}
+        self._silent: dict[str, float] = {}
+        self.sync(nodes, now)
 
     def heard(self, node: str, now: float) -> None:
         """Moved to the end: the dict stays ordered by time."""
@@ -126,11 +145,18 @@ class BeatTimers:
         self._silent.pop(node, None)
 
     def sync(self, nodes: dict[str, bool | None], now: float) -> None:
-        """Follow the state."""
-        self._passing = dict(nodes)
+        """Follow the state, but for flips that are still on their way into it."""
+        self._flipping = {
+            node: (passing, since)
+            for node, (passing, since) in self._flipping.items()
+            if node in nodes and nodes[node] is not passing and now - since < self._timeout
+        }
+        self._passing = {**nodes, **{node: passing for node, (passing, _) in self._flipping.items()}}
         self._silent = {node: since for node, since in self._silent.items() if node in nodes}
-        for node, passing in nodes.items():
-            if passing is False and node not in self._heard:
+        for node, passing in self._passing.items():
+            if passing:
+                self._heard.setdefault(node, now)
+            elif passing is False and node not in self._heard:
                 self._silent.setdefault(node, now)
 
     def due(self, now: float) -> SetNodeStatus | None:
@@ -141,14 +167,28 @@ class BeatTimers:
                 break
             del self._heard[node]
             if self._passing.get(node):
-                self._passing[node] = False
                 self._silent[node] = now
-                flips.append(NodeStatus(node, "critical", "Agent not live or unreachable"))
+                flips.append(self._flip(node, False, now))
         for node in self._heard:
             if node in self._passing and not self._passing[node] and len(flips) < _MOST_AT_ONCE:
-                self._passing[node] = True
-                flips.append(NodeStatus(node, "passing", "Agent alive and reachable"))
+                flips.append(self._flip(node, True, now))
         return SetNodeStatus(self._term, tuple(flips)) if flips else None
+
+    def _flip(self, node: str, passing: bool, now: float) -> NodeStatus:
+        self._passing[node] = passing
+        self._flipping[node] = (passing, now)
+        if passing:
+            return NodeStatus(node, "passing", "Agent alive and reachable")
+        return NodeStatus(node, "critical", "Agent not live or unreachable")
+
+    def refused(self, command: SetNodeStatus) -> None:
+        fell_silent = [status.node for status in command.nodes if status.status != "passing"]
+        for status in command.nodes:
+            self._flipping.pop(status.node, None)
+            self._passing[status.node] = status.status != "passing"
+        for node in fell_silent:
+            self._silent.pop(node, None)
+        self._heard = {node: _LONG_AGO for node in fell_silent if node not in self._heard} | self._heard
 
     def reap(self, now: float) -> list[Deregister]:
         """Nodes that have been dead for so long that they are taken out of the catalog, each named once."""
@@ -156,6 +196,9 @@ class BeatTimers:
         for node in ended:
             del self._silent[node]
         return [Deregister(node) for node in ended]
+
+    def reap_refused(self, command: Deregister) -> None:
+        self._silent.setdefault(command.node, _LONG_AGO)
 
     @property
     def count(self) -> int:

@@ -37,6 +37,8 @@ from coordd.types import Base, Configuration, Index, LogSlice, ServerId, Snapsho
 __all__ = ["AppliedBatch", "Links", "Node", "SnapshotPort", "Writer"]
 
 _REPLAY_BYTES = 4 * 1024 * 1024
+_FULL_PAUSE_SECONDS = 0.2
+"""Between two attempts to apply on a full disk."""
 
 
 class Writer(Protocol):
@@ -105,6 +107,8 @@ class Node:
         self._clock = clock
         self._current_at: float | None = None
         """When this server last knew its state to be the newest."""
+        self._mark: tuple[Index, float] | None = None
+        """(commit index, when the leader had told it): from then on the state was the newest, once it is applied."""
         self._writer = writer
         self._links = links
         self._snapshots = snapshots
@@ -120,7 +124,10 @@ class Node:
         self._lost: set[ServerId] = set()
         """Peers to whom a message was dropped since the last look at the links."""
         self._unreachable: frozenset[ServerId] = frozenset()
-        self.disk_full = False
+        self._log_full = False
+        self._state_full = False
+        """There was no space for a batch; it is tried again at `_apply_at`."""
+        self._apply_at = 0.0
         self.committed: Index = 0
         """Entries up to here may be applied."""
         self.next_deadline = 0.0
@@ -185,7 +192,7 @@ class Node:
         """The writer has finished something."""
         match completion:
             case WritesDone(sequence=sequence, seconds=seconds):
-                self.disk_full = False
+                self._log_full = False
                 self.observed.fsync_seconds = seconds
                 self._persisted = sequence
                 self._step(events.Persisted(sequence), now)
@@ -200,7 +207,7 @@ class Node:
             case BaseInstalled(base=base):
                 self._installed(base, now)
             case DiskFull(error=error):
-                self.disk_full = True
+                self._log_full = True
                 self.on_fact(Fact("disk full", {"error": str(error)}))
             case WriterFailed(error=error):
                 raise error
@@ -249,12 +256,15 @@ class Node:
         """There is something to apply now."""
         return (
             self.machine.applied < self.committed
+            and not self._state_full
             and self._installing is None
             and not (self._replaying and self._replayed is None)
         )
 
     def apply_some(self, max_entries: int, now: float) -> AppliedBatch | None:
         """Apply a slice of what is committed. None: nothing could be applied now."""
+        if self._state_full and now >= self._apply_at:
+            self._state_full = False
         if not self.behind:
             return None
         first = self.machine.applied + 1
@@ -265,11 +275,13 @@ class Node:
         try:
             applied = self.machine.apply(first, list(zip(terms, piece.entries, strict=True)))
         except DiskFullError as error:
-            if not self.disk_full:
+            if not self._apply_at:
                 self.on_fact(Fact("disk full", {"error": str(error)}))
-            self.disk_full = True
+            self._state_full, self._apply_at = True, now + _FULL_PAUSE_SECONDS
             return None
+        self._apply_at = 0.0
         self._step(events.Applied(piece.last), now)
+        self._note_current()
         return AppliedBatch(applied, terms, sum(map(len, piece.entries)))
 
     def _slice_at(self, first: Index, last: Index) -> LogSlice | None:
@@ -313,6 +325,7 @@ class Node:
         self.state_file = base.state_file
         self._installing = None
         self._replayed, self._replaying = None, False
+        self._state_full, self._apply_at = False, 0.0
         self.committed = base.index
         self.observed.snapshots_installed += 1
         self._step(events.SnapshotInstalled(snapshot), now)
@@ -335,11 +348,8 @@ class Node:
         for message in out.messages_now:
             self._send(message)
         if out.messages_after_persist:
-            if self._submitted == self._persisted:
-                for message in out.messages_after_persist:
-                    self._send(message)
-            else:
-                self._after_persist.append((self._submitted, out.messages_after_persist))
+            self._after_persist.append((self._submitted, out.messages_after_persist))
+            self._release()
         if out.committed:
             self.committed = max(self.committed, out.committed)
         self.next_deadline = out.next_deadline
@@ -407,6 +417,11 @@ class Node:
         return leading is not None and self.machine.applied >= leading.term_start
 
     @property
+    def disk_full(self) -> bool:
+        """Writes are refused until there is space again."""
+        return self._log_full or bool(self._apply_at)
+
+    @property
     def configuration(self) -> Configuration | None:
         return self.raft.replica.configuration
 
@@ -424,7 +439,16 @@ class Node:
         None: never."""
         if self.ready and self.raft.lease_valid(now):
             return 0.0
-        replica = self.raft.replica
-        if self.machine.applied >= replica.log.commit and replica.leader_contact > float("-inf"):
-            self._current_at = max(self._current_at or replica.leader_contact, replica.leader_contact)
+        self._note_current()
         return None if self._current_at is None else max(0.0, now - self._current_at)
+
+    def _note_current(self) -> None:
+        """Under load the state always lags a little: what counts is when it had been told of all that it holds."""
+        replica = self.raft.replica
+        if self._mark is not None and self.machine.applied >= self._mark[0]:
+            self._current_at, self._mark = self._mark[1], None
+        if self._mark is None and replica.leader_contact > float("-inf"):
+            if self.machine.applied >= replica.log.commit:
+                self._current_at = replica.leader_contact
+            else:
+                self._mark = (replica.log.commit, replica.leader_contact)

@@ -8,7 +8,8 @@ answer; another, and the write certainly had no effect. A leader that steps down
 Bounded: at most `limit` writes wait; more are refused as busy, without effect.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import TypeAlias
 
 from coordd.errors import BusyError, NotLeaderError, OutcomeUnknownError, RequestError, TimedOutError
 from coordd.messages.client import ReplyBody, Written
@@ -28,6 +29,10 @@ def refusal_error(refusal: Refusal, hint: str = "") -> RequestError:
     return BusyError(f"{refusal.value}: try again")
 
 
+Concerned: TypeAlias = Waiter | Callable[[], None]
+"""Whom the fate of an entry concerns: a client, or a part of this server, which is called if the entry is not taken."""
+
+
 class Proposals:
     """Mutable; one per server, also while it does not lead."""
 
@@ -35,43 +40,46 @@ class Proposals:
         self._answers = answers
         self._limit = limit
         self._batch: list[bytes] = []
-        self._batch_waiters: list[Waiter | None] = []
+        self._concerned: list[Concerned] = []
         self._waiting: dict[Index, tuple[Term, Waiter]] = {}
 
     def __len__(self) -> int:
         return len(self._waiting) + len(self._batch)
 
-    def add(self, entry: bytes, waiter: Waiter | None) -> None:
-        """Queue an entry for this slice's proposal. `waiter` None: proposed by the server itself.
-
-        Raises: BusyError.
-        """
-        if len(self) >= self._limit and waiter is not None:
+    def add(self, entry: bytes, waiter: Waiter) -> None:
+        """Queue a client's entry for this slice's proposal. Raises: BusyError."""
+        if len(self) >= self._limit:
             raise BusyError("too many writes wait for their commit: try again")
         self._batch.append(entry)
-        self._batch_waiters.append(waiter)
+        self._concerned.append(waiter)
+
+    def add_own(self, entry: bytes, refused: Callable[[], None]) -> None:
+        """Queue an entry of the server itself. `refused` is called if the core does not take it."""
+        self._batch.append(entry)
+        self._concerned.append(refused)
 
     def take_batch(self, now: float) -> list[bytes]:
         """The entries to be proposed now; those whose client has stopped waiting are dropped before they can do anything."""
-        if any(waiter is not None and waiter.deadline <= now for waiter in self._batch_waiters):
+        if any(isinstance(one, Waiter) and one.deadline <= now for one in self._concerned):
             self._drop_late(now)
         return self._batch
 
     def proposed(self, answer: ProposalAnswer, hint: str) -> None:
         """The core's answer to the batch."""
-        batch, waiters = self._batch, self._batch_waiters
-        self._batch, self._batch_waiters = [], []
+        concerned = self._concerned
+        self._batch, self._concerned = [], []
         if isinstance(answer, Accepted):
             term = answer.term
-            for index, waiter in enumerate(waiters, answer.first):
-                if waiter is not None:
-                    self._waiting[index] = (term, waiter)
+            for index, one in enumerate(concerned, answer.first):
+                if isinstance(one, Waiter):
+                    self._waiting[index] = (term, one)
             return
-        del batch
         body = error_body(refusal_error(answer, hint))
-        for waiter in waiters:
-            if waiter is not None:
-                self._answers.answer(waiter, body)
+        for one in concerned:
+            if isinstance(one, Waiter):
+                self._answers.answer(one, body)
+            else:
+                one()
 
     def applied(self, batch: AppliedBatch) -> None:
         """Answer those whose entries have just been applied."""
@@ -98,14 +106,14 @@ class Proposals:
 
     def _drop_late(self, now: float) -> None:
         body = error_body(TimedOutError("the deadline passed before the write was proposed"))
-        kept = []
-        for entry, waiter in zip(self._batch, self._batch_waiters, strict=True):
-            if waiter is not None and waiter.deadline <= now:
-                self._answers.answer(waiter, body)
+        kept: list[tuple[bytes, Concerned]] = []
+        for entry, one in zip(self._batch, self._concerned, strict=True):
+            if isinstance(one, Waiter) and one.deadline <= now:
+                self._answers.answer(one, body)
             else:
-                kept.append((entry, waiter))
+                kept.append((entry, one))
         self._batch = [entry for entry, _ in kept]
-        self._batch_waiters = [waiter for _, waiter in kept]
+        self._concerned = [one for _, one in kept]
 
 
 def _outcome(same_entry: bool, result: CommandResult | None) -> ReplyBody:

@@ -8,7 +8,7 @@ sleeps in `watches` if not; what wakes it is evaluated with the same consistency
 
 from dataclasses import dataclass
 
-from coordd.errors import BusyError, DeniedError, NoLeaderError, RequestError, TimedOutError
+from coordd.errors import BusyError, DeniedError, NoLeaderError, NotLeaderError, RequestError, TimedOutError
 from coordd.messages.client import Read, ReadResult, ReplyBody, View
 from coordd.raft.output import ReadReady
 from coordd.server.node import Node
@@ -21,6 +21,8 @@ __all__ = ["Reads"]
 
 _MOST_A_SLICE = 256
 """Watches evaluated in one turn of the loop."""
+_WAY_BACK_SHARE, _WAY_BACK_SECONDS = 0.1, 1.0
+"""Kept of a blocking read's time for its last evaluation and the answer's way back."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -54,7 +56,8 @@ class Reads:
     def ask(self, waiter: Waiter, token: str, read: Read, now: float) -> None:
         """Answer now, or later through `answers`. Raises: RequestError."""
         until = now + min(read.wait_ms / 1000, self._longest_wait) if read.index else now
-        self._go(_Asked(waiter, token, read, min(until, waiter.deadline)), now)
+        way_back = min(_WAY_BACK_SECONDS, _WAY_BACK_SHARE * (waiter.deadline - now))
+        self._go(_Asked(waiter, token, read, min(until, waiter.deadline - way_back)), now)
 
     def told(self, ready: list[ReadReady]) -> None:
         """From the core, in the middle of a step: only noted."""
@@ -201,11 +204,9 @@ class Reads:
             self._view(watch)
             return
         self._watches.end(watch)
-        if watch.waiter.deadline <= now < watch.until:
-            return
         try:
             if watch.read.consistency == "default" and not self._node.ready:
-                raise NoLeaderError("this server does not lead any more: ask again")
+                raise NotLeaderError("this server does not lead any more")
             self._go(_Asked(watch.waiter, watch.token, watch.read, watch.until), now)
         except RequestError as error:
             self._answers.answer(watch.waiter, error_body(error))
@@ -226,5 +227,4 @@ class Reads:
             watch.dirty = False
             watch.credit -= 1
             watch.sent = index
-        else:
-            self._watches.forget(watch.waiter.connection)
+        # Else it is gone, or reads too slowly: the view is due again when it next says that it lives.

@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 from coordd.acl.authorizer import Authorizer
 from coordd.errors import DeniedError
-from coordd.messages.client import Checks, ListChecks, ListNodes, ListSessions, Nodes, Sessions
-from coordd.messages.command import Command, ExpireClients
+from coordd.messages.command import Command, Deregister, ExpireClients, ExpireSessions, SetNodeStatus
+from coordd.messages.query import ListSessions, Sessions
 from coordd.server.expiry import BeatTimers, ClientTimers, SessionTimers
 from coordd.server.node import Node
 from coordd.server.state_time import StateTime
@@ -19,9 +19,10 @@ from coordd.types import Term
 __all__ = ["LeaderDuties"]
 
 _EVERYTHING = Authorizer(management=True)
-_SERF_HEALTH = "serfHealth"
 _BEATS_PER_SECOND = 500
 """Above this many nodes for each second of the interval, the interval grows."""
+_CLIENT_LOOKS = 8
+"""How often within their expiry the list of registered clients is read."""
 
 
 class LeaderDuties:
@@ -50,6 +51,8 @@ class LeaderDuties:
         self._sessions = SessionTimers(0)
         self._clients = ClientTimers(0, [], client_expiry, 0.0)
         self._beats = BeatTimers(0, {}, beat_timeout, reap_after, 0.0)
+        self._nodes_changed = False
+        self._clients_read_at = 0.0
         self._lock_tick_at = 0
 
     # --- following the node -------------------------------------------------------------------------------------------
@@ -70,6 +73,7 @@ class LeaderDuties:
         """Propose what is due; about ten times a second."""
         if not self._term or not self._node.ready:
             return
+        self._follow_slowly(now)
         for command in (self._sessions.due(now), self._beats.due(now), self._clients.due(now), *self._beats.reap(now)):
             if command is not None:
                 self._propose(command, now)
@@ -82,27 +86,41 @@ class LeaderDuties:
         self._sessions = SessionTimers(self._term)
         self._sessions.sync(machine.sessions_alive(), now)
         self._clients = ClientTimers(self._term, machine.clients_alive(), self._client_expiry, now)
-        self._beats = BeatTimers(self._term, self._nodes(), self._beat_timeout, self._reap_after, now)
+        self._beats = BeatTimers(self._term, machine.nodes_alive(), self._beat_timeout, self._reap_after, now)
+        self._nodes_changed = False
+        self._clients_read_at = now
         self._lock_tick_at = 0
 
     def _follow(self, changes: set[Topic], now: float) -> None:
-        if ("sessions",) in changes:
+        if ("sessions",) in changes:  # at once: the next request may renew a session that has just been created
             self._sessions.sync(self._node.machine.sessions_alive(), now)
         if ("nodes",) in changes or ("checks",) in changes:
-            self._beats.sync(self._nodes(), now)
+            self._nodes_changed = True
 
-    def _nodes(self) -> dict[str, bool | None]:
-        machine = self._node.machine
-        listed = machine.query(ListNodes(), _EVERYTHING).value
-        found: dict[str, bool | None] = {}
-        if isinstance(listed, Nodes):
-            found = dict.fromkeys((node.node for node in listed.nodes), None)
-        checks = machine.query(ListChecks(), _EVERYTHING).value
-        if isinstance(checks, Checks):
-            for check in checks.checks:
-                if check.check.id == _SERF_HEALTH:
-                    found[check.node] = check.check.status == "passing"
-        return found
+    def _follow_slowly(self, now: float) -> None:
+        """What costs a look at many rows and may be late."""
+        if self._nodes_changed:
+            self._nodes_changed = False
+            self._beats.sync(self._node.machine.nodes_alive(), now)
+        if now - self._clients_read_at >= self._client_expiry / _CLIENT_LOOKS:
+            self._clients_read_at = now
+            self._clients.sync(self._node.machine.clients_alive(), now)
+
+    def refused(self, command: Command) -> None:
+        """The core did not take a command of ours: what it was to do is due again."""
+        match command:
+            case ExpireSessions():
+                self._sessions.refused(command)
+            case ExpireClients(clients=()):
+                self._lock_tick_at = 0
+            case ExpireClients():
+                self._clients.refused(command)
+            case SetNodeStatus():
+                self._beats.refused(command)
+            case Deregister():
+                self._beats.reap_refused(command)
+            case _:
+                pass
 
     def _grant_due_locks(self, now: float, wall: float) -> None:
         """A lock delay or a waiter's deadline has passed: any entry with a later state time acts on it."""

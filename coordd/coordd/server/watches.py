@@ -19,6 +19,9 @@ from coordd.types import Index
 
 __all__ = ["BlockedRead", "Subscription", "Watches"]
 
+_MOST_CREDIT = 64
+"""Views on their way to one subscription."""
+
 
 @dataclass(slots=True, eq=False)
 class BlockedRead:
@@ -91,7 +94,8 @@ class Watches:
         old = client.subscriptions.pop(request.subscription, None)
         if old is not None:
             self._remove(old)
-        subscription = Subscription(waiter, token, request, self._topics_of(request.query), request.credit)
+        credit = max(0, min(request.credit, _MOST_CREDIT))
+        subscription = Subscription(waiter, token, request, self._topics_of(request.query), credit)
         self._add(subscription)
         client.subscriptions[request.subscription] = subscription
         self.due[subscription] = None
@@ -108,15 +112,20 @@ class Watches:
         if client is None or subscription is None:
             return
         client.heard = now
-        subscription.credit = min(subscription.credit + max(0, credit), 64)
+        subscription.credit = min(subscription.credit + max(0, credit), _MOST_CREDIT)
         if subscription.dirty:
             self.due[subscription] = None
 
-    def heard(self, connection: bytes, now: float) -> None:
-        """The client lives."""
+    def heard(self, connection: bytes, now: float) -> bool:
+        """The client lives, and what could not be sent to it is due again. False: it has no subscriptions here."""
         client = self._clients.get(connection)
-        if client is not None:
-            client.heard = now
+        if client is None:
+            return False
+        client.heard = now
+        for subscription in client.subscriptions.values():
+            if subscription.dirty and subscription.credit > 0:
+                self.due[subscription] = None
+        return bool(client.subscriptions)
 
     def end(self, watch: Watch) -> None:
         """Answered, or not worth keeping."""
@@ -127,7 +136,7 @@ class Watches:
             self._remove(watch)
 
     def forget(self, connection: bytes) -> None:
-        """The client is gone."""
+        """The client has been silent for too long. If it lives after all, its next keepalive tells it."""
         client = self._clients.pop(connection, None)
         for subscription in client.subscriptions.values() if client else ():
             self._remove(subscription)

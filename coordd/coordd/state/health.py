@@ -14,6 +14,7 @@ __all__ = [
     "check_definition",
     "checks_of",
     "node_is_dead",
+    "nodes_alive",
     "put_check",
     "remove_checks",
     "set_node_status",
@@ -115,6 +116,15 @@ def node_is_dead(rows: Rows, node: str) -> bool:
     """Has the leader declared the node's agent dead? Then its name may be taken over."""
     check = rows.checks.get(node, SERF_HEALTH)
     return check is not None and check.status == "critical"
+
+
+def nodes_alive(rows: Rows) -> dict[str, bool | None]:
+    """Every node, by name → whether its `serfHealth` passes; None: it has no such check, hence no agent."""
+    alive: dict[str, bool | None] = dict.fromkeys(map(str, rows.nodes.column("node", "ORDER BY node")))
+    for passing, status in ((False, "<> 'passing'"), (True, "= 'passing'")):
+        where = f"WHERE id = ? AND status {status} ORDER BY node"
+        alive.update(dict.fromkeys(map(str, rows.checks.column("node", where, (SERF_HEALTH,))), passing))
+    return alive
 
 
 def _touch_services(rows: Rows, check: CheckRow) -> None:

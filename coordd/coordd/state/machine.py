@@ -24,7 +24,7 @@ from coordd.errors import DamagedError, DiskFullError, StorageError, invariant
 from coordd.messages.client import Query, QueryResult
 from coordd.messages.command import Command, CommandResult, command_decoder
 from coordd.messages.entry import COMMAND, CONFIGURATION, NOOP, CommandHeader, decode_command, decode_configuration
-from coordd.state import locks, permissions, queries, sessions
+from coordd.state import health, locks, permissions, queries, sessions
 from coordd.state.acl import Authorizers
 from coordd.state.clients import Clients
 from coordd.state.commands import Commands
@@ -222,6 +222,10 @@ class Machine:
     def clients_alive(self) -> list[int]:
         """Registered clients."""
         return [int(client) for client in self._rows.clients.column("client", "ORDER BY client")]
+
+    def nodes_alive(self) -> dict[str, bool | None]:
+        """Every node, by name → whether its `serfHealth` passes; None: it has no such check, hence no agent."""
+        return health.nodes_alive(self._rows)
 
     def lock_deadlines(self) -> int | None:
         """The state time at which the next lock delay or waiter's deadline is over: any command with that time acts on it."""
