@@ -136,8 +136,7 @@ class Replica:
         """Of the last request. Begins with the boot id: an answer meant for an earlier life must match none of this one."""
         self.reported_configuration: Index = 0
         """Index of the configuration that was last known to be committed."""
-        self.reported: Index = 0
-        """What `Output.committed` said last."""
+        self.reported: Index = 0  # what `Output.committed` said last
         self.recount = False
         """Something that decides the commit index has changed."""
 
