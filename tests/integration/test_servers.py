@@ -245,7 +245,7 @@ def test_a_removed_server_says_so_and_disturbs_nobody(cluster: ServerCluster, wh
     with cluster.client() as client:
         put(client, "a", b"1")
         cluster.operate(RemoveServerRequest(leaving.name))
-        wait_for(lambda: "this server is not a member" in leaving.log, "the removed server to say so")
+        wait_for(lambda: "event=removed" in leaving.log, "the removed server to say so")
         said = leaving.log
         stay = [server for server in cluster.servers if server is not leaving]
         wait_for(lambda: leads_among(cluster, stay), "a leader among those that stay")
