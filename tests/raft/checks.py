@@ -10,7 +10,7 @@ from coordd.raft.output import Role
 from coordd.types import Index, ServerId, Term
 
 if TYPE_CHECKING:
-    from tests.raft.cluster import Server
+    from tests.raft.server import Server
 
 __all__ = ["Checks"]
 

@@ -276,6 +276,20 @@ def test_news_of_a_configuration_comes_with_its_append_and_with_its_commit() -> 
     assert told == {"a": 2, "b": 2, "c": 2}
 
 
+def test_rule_71_a_learner_that_was_started_again_has_to_catch_up_again() -> None:
+    cluster = Cluster(learners=("d",))
+    leader = ready(cluster)
+    cluster.run(T)
+    assert leader.progress("d").caught_up
+    change(cluster, promote("d"))
+    cluster.persist("a")
+    for name in "bc":
+        cluster.receive(accepted(cluster, "a", name, 2))
+    cluster.receive(beat_answered(cluster, "a", "d", leader.leading.round, boot=2))
+    cluster.beat("a")
+    assert voters(leader) == "abc"
+
+
 def test_rule_71_a_learner_that_falls_back_to_a_snapshot_has_not_caught_up() -> None:
     cluster = Cluster(learners=("d",))
     leader = ready(cluster)
@@ -711,6 +725,8 @@ def test_rule_70_the_successor_that_is_named_is_one_that_answers() -> None:
     cluster.receive(accepted(cluster, "a", "b", 3))
     assert leader.role is Role.FOLLOWER
     assert [m.receiver for m in cluster.sent(TimeoutNow)] == ["b"], "d was silent for long"
+    told = [(m.receiver, m.commit) for m in cluster.sent(AppendEntries) if m.commit == 3]
+    assert told == [("b", 3), ("d", 3)], "they hear of the commit before they are left alone"
 
 
 def test_a_cluster_shrinks_to_one_and_grows_again() -> None:

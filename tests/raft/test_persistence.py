@@ -422,6 +422,22 @@ def test_rule_111_once_refilled_it_is_whole() -> None:
     assert {cluster.role("b"), cluster.role("c")} == {Role.LEADER, Role.FOLLOWER}
 
 
+def test_rule_111_whoever_was_whole_again_does_not_forget_by_what_a_leader_replaces() -> None:
+    cluster = Cluster(tuple("abcde"))
+    b = forgetful(cluster, promised=8)
+    cluster.isolate("a", "b")
+    cluster.beat("a")
+    cluster.settle()
+    cluster.propose("a", "7", "8")
+    cluster.settle()
+    assert (b.log(), b.replica.refilling) == ([1] * 8, False)
+    cluster.elect("c")
+    cluster.heal()
+    cluster.beat("c")
+    cluster.settle()
+    assert (b.log(), b.replica.refilling) == ([1] * 6 + [2], False)
+
+
 def test_rule_111_a_snapshot_refills_too() -> None:
     cluster = Cluster()
     b = forgetful(cluster)

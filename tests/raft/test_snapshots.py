@@ -119,6 +119,9 @@ def test_rule_79_a_snapshot_that_the_log_has_overtaken_meanwhile_is_not_installe
 
 def test_rule_80_nothing_else_touches_the_log_while_a_snapshot_is_installed() -> None:
     cluster = Cluster(logs={"a": [1]})
+    cluster.receive(append(1, "b", "a", (1, 1), commit=1))
+    cluster.apply("a")
+    cluster.network.clear()
     cluster.receive(install(1, "b", "a", snapshot(5)))
     cluster.step("a", events.SnapshotReceived(1, sid("b"), SESSION, snapshot(5)))
     for message in (
@@ -129,7 +132,7 @@ def test_rule_80_nothing_else_touches_the_log_while_a_snapshot_is_installed() ->
         assert output is not None
         assert (output.write, output.expect_snapshot, output.messages_after_persist) == (None, None, [])
     cluster.receive(beat(1, "b", "a", commit=1))
-    assert cluster["a"].replica.log.commit == 0
+    assert cluster["a"].replica.log.commit == 1
     assert cluster.step("a", events.SnapshotReceived(1, sid("b"), SESSION, snapshot(7))).install_snapshot is None
     assert cluster.step("a", events.CompactionAsked(1)).compact == 0
     assert cluster["a"].log() == [1]
@@ -239,8 +242,9 @@ def test_rule_82_appends_pause_and_heartbeats_go_on_while_a_snapshot_is_sent() -
     cluster.receive(beat_answered(cluster, "a", "c", leader.leading.round))
     assert cluster.sent(AppendEntries, receiver="c") == []
     assert len(leader.wanted_snapshots) == 1, "asked for once"
-    cluster.receive(rejected(cluster, "a", "c", 10, (0, 0)))
-    assert leader.progress("c").state is ProgressState.SNAPSHOT
+    before = leader.progress("c").next
+    cluster.receive(rejected(cluster, "a", "c", 10, (9, 1)))
+    assert (leader.progress("c").state, leader.progress("c").next) == (ProgressState.SNAPSHOT, before)
 
 
 def test_rule_82_a_snapshot_is_only_sent_to_a_follower_that_shows_life() -> None:
@@ -307,6 +311,8 @@ def test_rule_81_an_acknowledgement_below_the_base_does_not(index: int) -> None:
     leader = needing(cluster)
     cluster.receive(accepted(cluster, "a", "c", index))
     assert (leader.progress("c").state, leader.progress("c").match) == (ProgressState.SNAPSHOT, index)
+    assert not cluster.trace[-1][2].stop_snapshot
+    assert not cluster.trace[-1][2].send_snapshot
 
 
 def test_a_restart_of_the_follower_ends_the_transfer() -> None:

@@ -126,14 +126,15 @@ def test_rule_90_without_a_target_the_follower_that_has_most_is_chosen() -> None
 def test_rule_90_neither_a_silent_nor_a_refilling_follower_is_chosen() -> None:
     cluster = Cluster(tuple("abcde"), ("f",))
     leader = ready(cluster)
-    cluster.isolate("b")
-    cluster.run(T * 1.5)
-    leader.progress("c").refilling = True
     cluster.propose("a", "x")
     cluster.persist("a")
-    cluster.drop()
     cluster.receive(accepted(cluster, "a", "e", 2))
-    assert transfer(cluster).transfer == "e"
+    cluster.advance(2 * T)
+    cluster.receive(accepted(cluster, "a", "d", 2, refilling=True))
+    for name in "bc":
+        cluster.receive(accepted(cluster, "a", name, 1))
+    assert transfer(cluster).transfer == "c"
+    assert leader.leading.transfer is not None
 
 
 def test_rule_87_111_a_refilling_target_is_not_told() -> None:
