@@ -16,7 +16,7 @@ from coordd.server.proposals import Proposals
 from coordd.server.reads import Reads
 from coordd.server.settings import ServerSettings
 from coordd.server.terms import LeaderDuties
-from coordd.server.waiting import Waiter
+from coordd.server.waiting import Answers, Waiter
 from coordd.server.watches import Watches
 from coordd.state.topics import Topic
 from coordd.transport.clients import ClientSocket
@@ -44,7 +44,7 @@ class ClientSide:
         self,
         *,
         socket: ClientSocket,
-        answers: ClientAnswers,
+        answers: Answers,
         node: Node,
         operator: Operator,
         beats: BeatRelay,

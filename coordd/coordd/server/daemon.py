@@ -223,7 +223,7 @@ class Daemon:
             storage=self._settings.storage,
             snapshots_busy=lambda: self._snapshots.busy,
             report=self._report,
-            now=clock(),
+            clock=clock,
         )
 
     # --- the loop -----------------------------------------------------------------------------------------------------

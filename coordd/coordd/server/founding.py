@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from coordd.errors import ConflictError
 from coordd.messages.peer import Hello
 from coordd.server.roster import Contact
-from coordd.types import Configuration, Member, ServerId
+from coordd.types import Configuration, Member, ServerId, server_name
 
 __all__ = ["Founding"]
 
@@ -25,7 +25,8 @@ class Founding:
         """Name → (newest hello, key that proved it)."""
 
     def heard(self, hello: Hello, key: str) -> None:
-        self._heard[hello.name] = (hello, key)
+        """`key` is known to be that of the sender; the name is the sender's, whatever else the hello says."""
+        self._heard[server_name(hello.sender)] = (hello, key)
 
     def missing(self, listed: Mapping[str, Contact]) -> list[str]:
         """Listed servers that have not said hello under their listed key yet."""

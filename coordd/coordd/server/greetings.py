@@ -4,7 +4,7 @@ Before there is a configuration a server greets everybody it knows of; afterward
 A server that waits to join asks the member of its `[join]` table for the list of servers, so that it will let them in.
 """
 
-from coordd.errors import ConfigError, CoorddError, RequestError
+from coordd.errors import ConfigError, ConflictError, CoorddError, RequestError
 from coordd.messages.client import PROTOCOL_VERSION, Request, Servers, ServersRequest
 from coordd.messages.codec import decode_reply, encode_request
 from coordd.messages.peer import Hello
@@ -57,6 +57,7 @@ class Greetings:
         self._ask_at = 0.0
         self._asked: Connection | None = None
         self._told_strange: set[str] = set()
+        """Keys that were warned of once; only accepted keys get this far."""
         self._unanswered_since: float | None = None
 
     def turn(self, now: float) -> None:
@@ -119,6 +120,8 @@ class Greetings:
         if isinstance(answer, Accepted):
             self._log.info("founded", cluster=configuration.cluster_id, servers=[m.name for m in configuration.members])
             self._operator.founded()
+        else:
+            self._operator.founding_failed(ConflictError(f"this server can't found a cluster: {answer.value}"))
 
     # --- joining ------------------------------------------------------------------------------------------------------
 

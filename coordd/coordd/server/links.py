@@ -2,7 +2,7 @@
 
 from coordd.errors import TransportError
 from coordd.messages.codec import decode_peer, encode_peer
-from coordd.messages.peer import Beats, Hello, PeerMessage, RaftMessage, SnapshotChunk, SnapshotCredit
+from coordd.messages.peer import Hello, PeerMessage, SnapshotChunk, SnapshotCredit
 from coordd.server.observed import Observed
 from coordd.server.roster import Roster
 from coordd.transport.peers import PeerSockets
@@ -66,8 +66,3 @@ class PeerLinks:
             else:
                 self._observed.dropped += 1
         return found
-
-
-def is_raft(message: PeerMessage) -> bool:
-    """Whether it is for the consensus core."""
-    return isinstance(message, RaftMessage) and not isinstance(message, Beats)

@@ -12,6 +12,8 @@ __all__ = ["log_record"]
 
 _LONGEST = 60
 _SECRET = ("secret_hash",)
+_CONTENT = ("value",)
+"""Who may read the log need not be allowed to read keys: of these only the length is told."""
 
 
 def log_record(index: Index, term: Term, entry: bytes) -> LogRecord:
@@ -33,7 +35,7 @@ def _describe(entry: bytes) -> tuple[str, str]:
     except msgspec.MsgspecError as error:
         raise InvariantError(f"an entry of the log can't be read: {error}") from error
     fields = [
-        f"{name}={_short(getattr(command, name))}"
+        f"{name}={_shown(name, getattr(command, name))}"
         for name in command.__struct_fields__
         if name not in _SECRET and getattr(command, name) not in (None, "", (), {})
     ]
@@ -41,6 +43,6 @@ def _describe(entry: bytes) -> tuple[str, str]:
     return type(command).__name__, " ".join(who + fields)
 
 
-def _short(value: object) -> str:
-    text = repr(value)
+def _shown(name: str, value: object) -> str:
+    text = f"<{len(value)} bytes>" if name in _CONTENT and isinstance(value, bytes) else repr(value)
     return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"

@@ -2,19 +2,24 @@
 
 Changes of membership take more than one step, and the one who asked hears when the last is done: adding waits for the new
 server's hello and then for the commit of the entry; removing waits until the server is out; a transfer until another leads.
+Every wait ends at the request's deadline, or earlier when leadership goes: then with *outcome unknown*, unless nothing was
+proposed yet. At most `_MOST_WAITING` requests wait at once.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from coordd.config import ADDRESS, NAME
 from coordd.errors import (
     BusyError,
+    ConfigError,
     ConflictError,
     InvalidError,
     NotFoundError,
     NotLeaderError,
     OutcomeUnknownError,
     RequestError,
+    TimedOutError,
 )
 from coordd.messages import client as wire
 from coordd.raft.events import AddServer, ChangeRequested, RemoveServer
@@ -27,12 +32,14 @@ from coordd.server.proposals import refusal_error
 from coordd.server.roster import Contact, Roster
 from coordd.server.waiting import Answers, Waiter, error_body
 from coordd.storage.writer import Job, LogRead, ReadLog
-from coordd.types import Index, Member, ServerId
+from coordd.transport.security import check_key
+from coordd.types import Configuration, Index, Member, ServerId
 
 __all__ = ["Operator"]
 
 _LOG_COUNT = 1000
 _LOG_BYTES = 1024 * 1024
+_MOST_WAITING = 64
 _LOG_PEER = ServerId("log")
 """Marks log reads that are made for the operator."""
 
@@ -50,7 +57,9 @@ class _Until:
 
     waiter: Waiter
     done: Callable[[], bool]
-    text: Callable[[], str]
+    answer: Callable[[], wire.ReplyBody]
+    lost: Callable[[], bool] = lambda: False
+    """It can't be found out any more whether it happened."""
 
 
 class Operator:
@@ -90,6 +99,9 @@ class Operator:
 
     def handle(self, body: wire.Body, waiter: Waiter, now: float) -> wire.ReplyBody | None:
         """Raises: RequestError."""
+        waiting = len(self._adding) + len(self._until) + len(self._log_readers) + len(self._founders)
+        if waiting >= _MOST_WAITING:
+            raise BusyError("too many requests of operators wait: try again")
         match body:
             case wire.BootstrapRequest():
                 self._bootstrap(waiter)
@@ -126,16 +138,28 @@ class Operator:
         self._founders = []
 
     def _must_lead(self) -> None:
-        if not self._node.ready:
+        if not self._node.leading:
             raise NotLeaderError("this server does not lead", self.leader_address())
+        if not self._node.ready:
+            raise BusyError("the leader has just been elected and is catching up: try again")
 
     def _add(self, request: wire.AddServerRequest, waiter: Waiter) -> None:
         self._must_lead()
+        _demand_forms(request)
         contact = Contact(request.name, request.raft_address, request.client_address, request.public_key)
         configuration = self._node.configuration
         known = configuration.named(request.name) if configuration else None
         if known is not None and request.replaces not in (known.name, known.id):
             raise ConflictError(f"server {request.name} is a member already; name it with --replaces to replace it")
+        owner = (
+            next((m for m in configuration.members if m.public_key == request.public_key), None)
+            if configuration
+            else None
+        )
+        if owner is not None and request.replaces not in (owner.name, owner.id):
+            raise ConflictError(f"that public key belongs to server {owner.name}: make another pair for the new one")
+        if any(adding.contact.name == request.name for adding in self._adding):
+            raise BusyError(f"server {request.name} is being added already: wait for the end of that")
         self._roster.expect(contact)
         self._roster_changed()
         self._adding.append(_Adding(waiter, contact, request))
@@ -146,10 +170,10 @@ class Operator:
         self._begin(self._node.change(ChangeRequested(RemoveServer(server), request.force), now))
 
         def gone() -> bool:
-            configuration = self._node.raft.replica.configuration_at(self._node.raft.replica.log.commit)[1]
+            configuration = self._committed()
             return configuration is not None and configuration.member(server) is None
 
-        self._until.append(_Until(waiter, gone, lambda: f"{server} is removed"))
+        self._until.append(_Until(waiter, gone, lambda: wire.Ok(0, f"{server} is removed")))
 
     def _transfer(self, request: wire.TransferRequest, waiter: Waiter, now: float) -> None:
         self._must_lead()
@@ -166,9 +190,11 @@ class Operator:
             taken_over = replica.term > term and replica.leader is not None
             return taken_over or (replica.leading is not None and replica.leading.transfer is None)
 
-        def outcome() -> str:
+        def outcome() -> wire.ReplyBody:
             leader = self._node.raft.replica.leader
-            return f"{leader} leads now" if leader != self._node.raft.replica.me else "failed"
+            if leader == self._node.raft.replica.me:
+                return error_body(BusyError("the chosen server did not take over in time: this one leads on"))
+            return wire.Ok(0, f"{leader} leads now")
 
         self._until.append(_Until(waiter, ended, outcome))
 
@@ -207,12 +233,10 @@ class Operator:
         still = []
         for until in self._until:
             if until.done():
-                text = until.text()
-                failed = text == "failed"
-                body: wire.ReplyBody = (
-                    error_body(BusyError("the chosen server did not take over in time")) if failed else wire.Ok(0, text)
-                )
-                self._answers.answer(until.waiter, body)
+                self._answers.answer(until.waiter, until.answer())
+            elif until.lost():
+                text = "leadership was lost before the change was known to be committed: look at the list of servers"
+                self._answers.answer(until.waiter, error_body(OutcomeUnknownError(text)))
             elif until.waiter.deadline <= now:
                 self._answers.answer(until.waiter, error_body(OutcomeUnknownError("not finished in time: it goes on")))
             else:
@@ -224,6 +248,10 @@ class Operator:
             text = f"still waiting for the hello of: {missing}; the cluster is founded as soon as it comes"
             self._answers.answer(waiter, error_body(OutcomeUnknownError(text)))
             self._founders.remove(waiter)
+        for number, (waiter, _) in list(self._log_readers.items()):
+            if waiter.deadline <= now:
+                del self._log_readers[number]
+                self._answers.answer(waiter, error_body(TimedOutError("the disk did not answer in time")))
 
     def _go_on_adding(self, adding: _Adding, now: float) -> bool:
         """True: over. Raises: RequestError."""
@@ -250,15 +278,22 @@ class Operator:
         if answer in (Refusal.CHANGE_PENDING, Refusal.NOT_READY, Refusal.TRANSFERRING):
             return False
         self._begin(answer)
-        index = answer.first if isinstance(answer, Accepted) else 0
-        self._until.append(
-            _Until(
-                adding.waiter,
-                lambda: self._node.machine.applied >= index,
-                lambda: f"{server} is a learner" + ("" if request.learner else " and becomes a voter when caught up"),
-            )
-        )
+        term = self._node.raft.replica.term
+        text = f"{server} is a learner" + ("" if request.learner else " and becomes a voter when caught up")
+
+        def added() -> bool:
+            configuration = self._committed()
+            return configuration is not None and configuration.member(server) is not None
+
+        def lost() -> bool:
+            return self._node.raft.replica.leading is None or self._node.raft.replica.term != term
+
+        self._until.append(_Until(adding.waiter, added, lambda: wire.Ok(0, text), lost))
         return True
+
+    def _committed(self) -> Configuration | None:
+        replica = self._node.raft.replica
+        return replica.configuration_at(replica.log.commit)[1]
 
     # --- the log ------------------------------------------------------------------------------------------------------
 
@@ -266,6 +301,9 @@ class Operator:
         log = self._node.raft.replica.log
         count = max(1, min(request.count, _LOG_COUNT))
         first: Index = request.first or max(log.base_index + 1, log.durable - count + 1)
+        if first > log.durable:
+            self._answers.answer(waiter, wire.LogTail(()))
+            return
         self._log_number += 1
         self._log_readers[self._log_number] = (waiter, count)
         self._submit(ReadLog(_LOG_PEER, self._log_number, max(first, log.base_index + 1), _LOG_BYTES))
@@ -274,7 +312,9 @@ class Operator:
         """True: it was ours."""
         if read.peer != _LOG_PEER:
             return False
-        waiter, count = self._log_readers.pop(read.session)
+        waiter, count = self._log_readers.pop(read.session, (None, 0))
+        if waiter is None:
+            return True
         records: tuple[wire.LogRecord, ...] = ()
         if read.slice is not None:
             piece = read.slice
@@ -352,3 +392,18 @@ class Operator:
             else:
                 rows.append(wire.PeerInfo(member.id, role, progress.match if progress else 0, contact))
         return tuple(rows)
+
+
+def _demand_forms(request: wire.AddServerRequest) -> None:
+    """What every server will use from the configuration must be usable. Raises: InvalidError."""
+    for what, text, form in (
+        ("name", request.name, NAME),
+        ("Raft address", request.raft_address, ADDRESS),
+        ("client address", request.client_address, ADDRESS),
+    ):
+        if (fault := form.find_fault(text)) is not None:
+            raise InvalidError(f"the new server's {what} is {text[:64]!r}, which {fault}: it must be {form.text}")
+    try:
+        check_key(request.public_key)
+    except ConfigError as error:
+        raise InvalidError(f"the new server's public key: {error}") from error

@@ -34,8 +34,8 @@ class Roster:
         """Members of the latest and of the committed configuration, and some that have just left."""
         self._expected: dict[str, Contact] = {}
         """Servers about to be added, by name."""
-        self._learned: dict[ServerId, str] = {}
-        """Identities that said hello under a listed or expected key → key."""
+        self._learned: dict[str, ServerId] = {}
+        """Key → identity that said hello under it last. One for each key, however many lives its owner claims."""
 
     # --- what changes -------------------------------------------------------------------------------------------------
 
@@ -49,15 +49,16 @@ class Roster:
         self._members = kept | {m.id: m for configuration in configurations for m in configuration.members}
 
     def expect(self, contact: Contact) -> None:
-        """A server is to be added: let it in, so that it can say hello."""
+        """A server is to be added: let it in, so that it can say hello. What was heard from an earlier life is no hello."""
         self._expected[contact.name] = contact
+        self._learned.pop(contact.public_key, None)
 
     def expect_no_more(self, name: str) -> None:
         self._expected.pop(name, None)
 
     def greeted(self, server: ServerId, key: str) -> None:
         """It said hello under this key."""
-        self._learned[server] = key
+        self._learned[key] = server
 
     # --- what follows -------------------------------------------------------------------------------------------------
 
@@ -79,7 +80,8 @@ class Roster:
         member = self._members.get(server)
         if member is not None:
             return member.public_key
-        return self._learned.get(server) or (self._by_name(server) if not self._members else None)
+        learned = next((key for key, known in self._learned.items() if known == server), None)
+        return learned or (self._by_name(server) if not self._members else None)
 
     def believes(self, server: ServerId, key: str) -> bool:
         """Whether Raft messages that name this sender may come under this key.
@@ -110,7 +112,7 @@ class Roster:
 
     def identity_under(self, key: str) -> ServerId | None:
         """Who said hello under this key last."""
-        return next((server for server, known in reversed(self._learned.items()) if known == key), None)
+        return self._learned.get(key)
 
     def _contacts(self) -> list[Contact]:
         return [*self._listed.values(), *self._expected.values()]

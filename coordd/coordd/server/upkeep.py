@@ -17,6 +17,9 @@ from coordd.types import Index
 
 __all__ = ["Upkeep"]
 
+_PAUSE_SECONDS = 5.0
+"""After a checkpoint that failed."""
+
 
 class Upkeep:
     """Mutable; one per server. `turn` is called about ten times a second."""
@@ -31,7 +34,7 @@ class Upkeep:
         storage: StorageSettings,
         snapshots_busy: Callable[[], bool],
         report: Callable[[str, str], None],
-        now: float,
+        clock: Callable[[], float],
     ) -> None:
         self._node = node
         self._helper = helper
@@ -41,8 +44,10 @@ class Upkeep:
         self._snapshots_busy = snapshots_busy
         self._report = report
         self._running = False
-        self._last_at = now
+        self._clock = clock
+        self._last_at = clock()
         self._last_index: Index = node.machine.applied
+        self._not_before = 0.0
         self._bytes = 0
         self.checkpoints = 0
 
@@ -51,11 +56,11 @@ class Upkeep:
         self._bytes += size
 
     def turn(self, now: float) -> None:
-        if self._running or not self._node.has_state or not self._due(now):
+        if self._running or now < self._not_before or not self._node.has_state or not self._due(now):
             return
         self._running = True
         path = self._store.path(self._node.state_file)
-        self._helper.run(lambda: checkpoint_file(path), lambda _: self._moved(now), self._failed)
+        self._helper.run(lambda: checkpoint_file(path), lambda _: self._moved(), self._failed)
 
     def _due(self, now: float) -> bool:
         applied = self._node.machine.applied
@@ -69,8 +74,9 @@ class Upkeep:
         too_many = kept > self._raft.trailing_entries + self._raft.compact_after_entries
         return too_many or (self._bytes > self._raft.compact_after_bytes and kept > self._raft.trailing_entries)
 
-    def _moved(self, now: float) -> None:
+    def _moved(self) -> None:
         self._running = False
+        now = self._clock()
         if not self._node.has_state:
             return
         applied = self._node.machine.applied
@@ -84,6 +90,7 @@ class Upkeep:
 
     def _failed(self, error: Exception) -> None:
         self._running = False
+        self._not_before = self._clock() + _PAUSE_SECONDS
         if isinstance(error, CoorddError):
             self._report("checkpoint failed", str(error))
             return

@@ -11,6 +11,7 @@ it.
 import contextlib
 import os
 import stat
+import struct
 import threading
 import time
 import tomllib
@@ -63,7 +64,7 @@ def check_key(key: str) -> str:
     try:
         if len(key) == _KEY_LENGTH and len(z85.decode(key.encode("ascii"))) == 32:
             return key
-    except (ValueError, KeyError, UnicodeEncodeError):
+    except (ValueError, KeyError, UnicodeEncodeError, struct.error):  # the last one: digits beyond 32 bits
         pass
     raise ConfigError(f"{key!r} is not a CURVE key: expected {_KEY_LENGTH} characters of Z85")
 
