@@ -320,6 +320,15 @@ def test_an_uncommitted_tail_may_be_replaced_after_a_restart_without_anything_be
     assert not cluster["b"].replica.refilling
 
 
+def test_a_log_that_is_whole_owes_nothing() -> None:
+    cluster = Cluster(logs={"b": [1, 1, 1, 1]})
+    cluster.receive(append(2, "a", "b", (1, 1), [2]))
+    cluster.persist("b")
+    assert cluster["b"].log() == [1, 2]
+    assert not cluster["b"].replica.refilling
+    assert [m.refilling for m in cluster.sent(AppendResponse)] == [False]
+
+
 def test_hard_state_survives_and_the_role_does_not() -> None:
     cluster = Cluster()
     leader = ready(cluster)

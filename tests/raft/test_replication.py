@@ -158,6 +158,15 @@ def test_rule_38_at_most_one_probe_for_each_term(common: list[Term], ours: list[
     assert cluster["b"].entries() == cluster["a"].entries()
 
 
+def test_rule_38_a_rejection_never_leads_to_the_same_probe_again() -> None:
+    cluster = Cluster(logs={"a": [1, 1, 1, 1, 1]})
+    leader = cluster.lead("a")
+    cluster.network.clear()
+    for at in (5, 4, 3):
+        cluster.receive(rejected(cluster, "a", "b", at, (at, 1)))
+        assert leader.progress("b").next == at
+
+
 def test_rule_38_stale_rejections_are_ignored() -> None:
     cluster = Cluster(logs={"a": [1, 1, 1, 1, 1]})
     leader = cluster.lead("a")

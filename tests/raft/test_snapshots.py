@@ -118,7 +118,7 @@ def test_rule_79_a_snapshot_that_the_log_has_overtaken_meanwhile_is_not_installe
 
 
 def test_rule_80_nothing_else_touches_the_log_while_a_snapshot_is_installed() -> None:
-    cluster = Cluster(logs={"a": [1]})
+    cluster = Cluster(logs={"a": [1, 1]})
     cluster.receive(append(1, "b", "a", (1, 1), commit=1))
     cluster.apply("a")
     cluster.network.clear()
@@ -131,11 +131,11 @@ def test_rule_80_nothing_else_touches_the_log_while_a_snapshot_is_installed() ->
         output = cluster.receive(message)
         assert output is not None
         assert (output.write, output.expect_snapshot, output.messages_after_persist) == (None, None, [])
-    cluster.receive(beat(1, "b", "a", commit=1))
+    cluster.receive(beat(1, "b", "a", commit=2))
     assert cluster["a"].replica.log.commit == 1
     assert cluster.step("a", events.SnapshotReceived(1, sid("b"), SESSION, snapshot(7))).install_snapshot is None
     assert cluster.step("a", events.CompactionAsked(1)).compact == 0
-    assert cluster["a"].log() == [1]
+    assert cluster["a"].log() == [1, 1]
     cluster.persist("a")
     assert cluster["a"].replica.log.last == 5
 
