@@ -5,7 +5,7 @@ from itertools import combinations, product
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coordd.raft.quorum import Halves, VoteResult, agreed, count_votes, halves_of, has_quorum
@@ -30,6 +30,7 @@ def decide(groups: Halves, agreeing: set[ServerId]) -> bool:
     return all(any(majority <= agreeing for majority in majorities(group)) for group in groups)
 
 
+@settings(deadline=None)
 @given(groups=halves, match=indexes)
 def test_agreed_is_the_highest_value_that_a_majority_of_each_half_has_reached(
     groups: Halves, match: dict[ServerId, int]
@@ -38,11 +39,13 @@ def test_agreed_is_the_highest_value_that_a_majority_of_each_half_has_reached(
     assert agreed(groups, match.__getitem__) == max(reached)
 
 
+@settings(deadline=None)
 @given(groups=halves, members=st.sets(st.sampled_from(SERVERS)))
 def test_has_quorum_is_a_majority_of_each_half(groups: Halves, members: set[ServerId]) -> None:
     assert has_quorum(groups, members.__contains__) is decide(groups, members)
 
 
+@settings(deadline=None)
 @given(groups=halves, votes=tallies)
 def test_a_tally_is_won_lost_or_open(groups: Halves, votes: dict[ServerId, bool]) -> None:
     """Lost: not even if everybody who has not answered says yes."""
@@ -52,11 +55,13 @@ def test_a_tally_is_won_lost_or_open(groups: Halves, votes: dict[ServerId, bool]
     assert count_votes(groups, votes) is expected
 
 
+@settings(deadline=None)
 @given(groups=halves, votes=tallies, outsider=st.booleans())
 def test_votes_of_others_change_nothing(groups: Halves, votes: dict[ServerId, bool], outsider: bool) -> None:
     assert count_votes(groups, {**votes, sid("z"): outsider}) is count_votes(groups, votes)
 
 
+@settings(deadline=None)
 @given(before=half, after=half, match=indexes)
 def test_a_joint_decision_is_one_of_each_of_its_halves(
     before: tuple[ServerId, ...], after: tuple[ServerId, ...], match: dict[ServerId, int]

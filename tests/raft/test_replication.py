@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coordd.errors import InvariantError
@@ -52,6 +52,7 @@ def test_rule_34_a_delayed_append_does_not_cut_what_came_later() -> None:
     assert [answer.index for answer in cluster.sent(AppendResponse)] == [4, 2, 2, 0], "each vouches for its own message"
 
 
+@settings(deadline=None)
 @given(order=st.permutations(range(6)), doubled=st.lists(st.integers(0, 5), max_size=4))
 def test_rule_34_reordered_and_repeated_appends_are_harmless(order: list[int], doubled: list[int]) -> None:
     """Whatever comes whenever: once all came twice, the log is the leader's."""
@@ -141,6 +142,7 @@ def test_rule_38_a_rejection_skips_a_whole_term(
 terms = st.lists(st.integers(1, 4), max_size=8).map(sorted)
 
 
+@settings(deadline=None)
 @given(common=terms, ours=terms, theirs=terms)
 def test_rule_38_at_most_one_probe_for_each_term(common: list[Term], ours: list[Term], theirs: list[Term]) -> None:
     """Any two logs that Raft could have made: entries of one index and term are the same one on both."""
