@@ -232,7 +232,7 @@ class World:
             moved |= self.let_peers_answer()
             while self.apply() is not None:
                 moved = True
-            if not moved:
+            if not (moved or self.disk.jobs):
                 return
         raise AssertionError("it never settles")
 
@@ -295,7 +295,9 @@ class _Mailbox:
 class Desk:
     """A world with the side that faces clients, put together as the daemon does it."""
 
-    def __init__(self, folder: Path, servers: int = 1, *, founded: bool = True, **limits: int) -> None:
+    def __init__(
+        self, folder: Path, servers: int = 1, *, founded: bool = True, limits: LimitSettings | None = None
+    ) -> None:
         self.world = world = World(folder, servers, founded=founded)
         self.told = Told()
         self.mailbox = _Mailbox()
@@ -308,7 +310,7 @@ class Desk:
             key_file=folder / "key",
             raft_address="10.0.0.1:8310",
             client_address="10.0.0.1:8311",
-            limits=LimitSettings(**limits),
+            limits=limits or LimitSettings(),
         )
         listed = [Contact(f"s{n}", f"10.0.0.{n}:8310", f"10.0.0.{n}:8311", KEY(f"s{n}")) for n in (1, 2, 3)]
         self.roster = Roster(KEY("s1"), listed)

@@ -5,7 +5,8 @@ from typing import Any
 import msgspec
 
 from coordd.messages.client import Write
-from coordd.messages.command import Command, encode
+from coordd.messages.command import Command, KvPut, encode
+from coordd.messages.entry import CommandHeader, encode_command
 from coordd.messages.peer import Hello
 from coordd.types import ServerId, make_server_id, server_name
 
@@ -26,3 +27,8 @@ def hello(server: ServerId, *, cluster: str = "", cluster_name: str = "test", la
 def write(command: Command, **numbers: Any) -> Write:
     """`client`, `number` and `lowest` as in the message."""
     return Write(msgspec.Raw(encode(command)), **numbers)
+
+
+def put(key: str, value: bytes = b"v") -> bytes:
+    """The entry of an unnumbered put."""
+    return encode_command(CommandHeader(1, 0, 0, 0), encode(KvPut(key, value)))

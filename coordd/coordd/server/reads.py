@@ -8,8 +8,10 @@ sleeps in `watches` if not; what wakes it is evaluated with the same consistency
 
 from dataclasses import dataclass
 
+from coordd.acl.authorizer import Authorizer
 from coordd.errors import BusyError, DeniedError, NoLeaderError, NotLeaderError, RequestError, TimedOutError
 from coordd.messages.client import Read, ReadResult, ReplyBody, View
+from coordd.messages.query import Query
 from coordd.raft.output import ReadReady
 from coordd.server.node import Node
 from coordd.server.waiting import Answers, Waiter, error_body
@@ -168,10 +170,11 @@ class Reads:
         read = asked.read
         if read.index and asked.until > now:
             machine = self._node.machine
+            self._judge(asked.token, read.query)
             if max(1, machine.topic_index(machine.topics(read.query))) <= read.index:
                 self._watches.block(asked.waiter, asked.token, read, asked.until)
                 return
-        answer = self._answer(asked.token, read)
+        answer = self._answer(asked.token, read.query)
         if under_lease and not self._node.lease_still_valid():
             self._by_index(asked)
             return
@@ -186,16 +189,19 @@ class Reads:
             ),
         )
 
-    def _answer(self, token: str, read: Read) -> Answer:
-        """The token is judged at each evaluation: it may have been deleted while the read slept."""
+    def _answer(self, token: str, query: Query) -> Answer:
+        accessor, authorizer = self._judge(token, query)
+        return self._node.machine.query(query, authorizer, accessor)
+
+    def _judge(self, token: str, query: Query) -> tuple[str, Authorizer]:
+        """The token is judged at each evaluation: it may have been deleted while the read slept. Raises: DeniedError."""
         found = self._node.machine.authorizer(token)
         if found is None:
             raise DeniedError("ACL token not found: it is unknown here, or was deleted")
-        accessor, authorizer = found
-        for permission in self._node.machine.required(read.query):
-            if not permission.granted(authorizer):
+        for permission in self._node.machine.required(query):
+            if not permission.granted(found[1]):
                 raise DeniedError(f"permission denied: {permission.resource}:{permission.access} is needed")
-        return self._node.machine.query(read.query, authorizer, accessor)
+        return found
 
     # --- watches ------------------------------------------------------------------------------------------------------
 
@@ -215,7 +221,7 @@ class Reads:
         if not watch.dirty or watch.credit <= 0:
             return
         try:
-            answer = self._answer(watch.token, Read(watch.request.query))
+            answer = self._answer(watch.token, watch.request.query)
         except RequestError as error:
             self._answers.answer(watch.waiter, error_body(error))
             self._watches.end(watch)
