@@ -12,7 +12,7 @@ Limits: one build at a time, one transfer for each follower, one incoming transf
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from coordd.errors import CoorddError, StorageError
+from coordd.errors import CoorddError, DiskFullError, StorageError
 from coordd.messages.peer import InstallSnapshot, SnapshotChunk, SnapshotCredit
 from coordd.raft.events import SnapshotFailed, SnapshotReceived, SnapshotSent
 from coordd.raft.output import SendSnapshot
@@ -29,6 +29,8 @@ __all__ = ["Snapshots"]
 _IDLE_SECONDS = 30.0
 _REPEAT_SECONDS = 0.5
 """Without a credit for so long the announcement is repeated."""
+_KEEP_SECONDS = 60.0
+"""A snapshot that nobody has needed for so long only takes up space."""
 
 Outcome = SnapshotSent | SnapshotFailed | SnapshotReceived
 
@@ -88,6 +90,7 @@ class Snapshots:
         self._position: Position | None = None
         self._snapshot: SnapshotMeta | None = None
         """Ready to be sent."""
+        self._needed_at = 0.0
         self._expected: _Expected | None = None
         self._finished: str = ""
         self._outcomes: list[Outcome] = []
@@ -124,6 +127,8 @@ class Snapshots:
     def _build(self) -> None:
         self._building = True
         self._drop_file()
+        for peer, transfer in self._transfers.items():  # what was sent of another file is worth nothing
+            self._transfers[peer] = _Transfer(transfer.order, transfer.began, transfer.progress_at)
         source = self._state_file()
         self._helper.run(lambda: self._store.build(source), self._built, self._build_failed)
 
@@ -178,7 +183,10 @@ class Snapshots:
         if self._snapshot is None or self._file is None:
             return
         if not self._transfers:
+            if now - self._needed_at > _KEEP_SECONDS:
+                self._drop_file()
             return
+        self._needed_at = now
         for peer, transfer in list(self._transfers.items()):
             if self._snapshot.index < transfer.order.at_least:
                 if not self._building:
@@ -193,7 +201,9 @@ class Snapshots:
         self, peer: ServerId, transfer: _Transfer, snapshot: SnapshotMeta, file: SnapshotFile, now: float
     ) -> None:
         order = transfer.order
-        if now - max(transfer.announced_at, transfer.progress_at) >= _REPEAT_SECONDS:
+        if transfer.announced_at < transfer.began or (
+            now - max(transfer.announced_at, transfer.progress_at) >= _REPEAT_SECONDS
+        ):
             transfer.announced_at = now
             transfer.sent = transfer.stored
             self._links.send(InstallSnapshot(order.term, self._me, peer, order.session, snapshot))
@@ -233,7 +243,12 @@ class Snapshots:
             if expected.verifying:
                 return
             expected.incoming.close()
-        self._expected = _Expected(leader, session, term, snapshot, self._store.receive(snapshot))
+        try:
+            self._expected = _Expected(leader, session, term, snapshot, self._store.receive(snapshot))
+        except DiskFullError as error:
+            self._expected = None
+            self._report("snapshot failed", str(error))
+            return
         self._report("snapshot coming", f"index {snapshot.index}, {snapshot.size} bytes")
         self._credit(self._expected)
 
@@ -256,8 +271,13 @@ class Snapshots:
         expected = self._expected
         if expected is None or expected.verifying or chunk.snapshot.digest != expected.snapshot.digest:
             return
-        if expected.incoming.write(chunk.offset, chunk.data):
-            self._credit(expected)
+        try:
+            if expected.incoming.write(chunk.offset, chunk.data):
+                self._credit(expected)
+        except DiskFullError as error:
+            expected.incoming.discard()  # the leader announces it again, and by then there may be space
+            self._expected = None
+            self._report("snapshot failed", str(error))
 
     def _verify(self, expected: _Expected) -> None:
         expected.verifying = True

@@ -1,0 +1,438 @@
+"""A snapshot on its way: two servers' halves of the protocol over a link that loses what it is told to lose."""
+
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from coordd.errors import DiskFullError, StorageError
+from coordd.messages.entry import encode_configuration
+from coordd.messages.peer import InstallSnapshot, PeerMessage, SnapshotChunk, SnapshotCredit
+from coordd.raft.events import SnapshotFailed, SnapshotReceived, SnapshotSent
+from coordd.raft.output import SendSnapshot
+from coordd.server import snapshots as module
+from coordd.server.snapshots import Snapshots
+from coordd.state.machine import Machine
+from coordd.storage.snapshot_store import SnapshotStore
+from coordd.storage.writer import ChainFound, FindChain, Job
+from coordd.types import Configuration
+from tests.server.support import member
+from tests.server.words import put, sid
+
+LEADER, FOLLOWER, OTHER = sid("s1"), sid("s2"), sid("s3")
+CHUNK = 4096
+CHAIN = 77
+
+
+class Bench:
+    """Stands for the helper thread: work is done when the test turns it."""
+
+    def __init__(self) -> None:
+        self.jobs: list[tuple[Callable[[], Any], Callable[[Any], None], Callable[[Exception], None]]] = []
+
+    def run(self, work: Callable[[], Any], then: Callable[[Any], None], failed: Callable[[Exception], None]) -> None:
+        self.jobs.append((work, then, failed))
+
+    def turn(self) -> None:
+        jobs, self.jobs = self.jobs, []
+        for work, then, failed in jobs:
+            try:
+                result = work()
+            except StorageError as error:
+                failed(error)
+            else:
+                then(result)
+
+
+class Half:
+    """One server's `Snapshots`, and what it puts on the link."""
+
+    def __init__(self, folder: Path, me: Any, credits: int) -> None:
+        folder.mkdir()
+        self.me = me
+        self.files = SnapshotStore(folder)
+        self.bench = Bench()
+        self.sent: list[PeerMessage] = []
+        self.room = 1 << 30
+        """Messages that fit into the connection before it is full."""
+        self.chains: list[int] = []
+        self.chain: int | None = CHAIN
+        self.reports: list[str] = []
+        self.state_file = self.files.new_name(0)
+        self.snapshots = Snapshots(
+            me=me,
+            store=self.files,
+            helper=cast(Any, self.bench),
+            links=cast(Any, self),
+            submit=self._submit,
+            state_file=lambda: self.state_file,
+            chunk_bytes=CHUNK,
+            credits=credits,
+            report=lambda event, text: self.reports.append(f"{event}: {text}"),
+        )
+
+    def send(self, message: PeerMessage) -> bool:
+        if len(self.sent) >= self.room:
+            return False
+        self.sent.append(message)
+        return True
+
+    def _submit(self, job: Job) -> None:
+        assert isinstance(job, FindChain)
+        self.chains.append(job.index)
+
+    def turn(self, now: float) -> None:
+        self.bench.turn()
+        chains, self.chains = self.chains, []
+        for index in chains:
+            self.snapshots.chain_found(ChainFound(index, self.chain))
+        self.snapshots.turn(now)
+
+
+class Way:
+    """Leader, follower and the link between them."""
+
+    def __init__(self, folder: Path, credits: int = 4, keys: int = 60) -> None:
+        self.now = 100.0
+        self.leader = Half(folder / "leader", LEADER, credits)
+        self.follower = Half(folder / "follower", FOLLOWER, credits)
+        self.machine = Machine.open(str(self.leader.files.path(self.leader.state_file)))
+        configuration = Configuration("c1", "test", (member(LEADER), member(FOLLOWER)))
+        self.machine.apply(1, [(1, encode_configuration(configuration))])
+        self.write(keys)
+        self.lose: Callable[[PeerMessage], bool] = lambda message: False
+        self.passed: list[PeerMessage] = []
+        self.session = 1
+        self.done = False
+        """The follower's core has the snapshot, and passes no more announcements on."""
+
+    def write(self, count: int) -> None:
+        first = self.machine.applied + 1
+        self.machine.apply(first, [(1, put(f"k{first + n}", bytes([n % 251]) * 1000)) for n in range(count)])
+
+    def order(self, at_least: int = 1, peer: Any = FOLLOWER) -> None:
+        self.leader.snapshots.send(SendSnapshot(peer, self.session, 3, at_least), self.now)
+
+    def step(self, seconds: float = 0.01) -> None:
+        """One turn of both, and everything on the link arrives or is lost."""
+        self.now += seconds
+        for half in (self.leader, self.follower):
+            half.turn(self.now)
+        for message in self._link(self.leader):
+            if isinstance(message, InstallSnapshot) and message.receiver == FOLLOWER and not self.done:
+                snapshots = self.follower.snapshots
+                snapshots.expect(message.sender, message.session, message.term, message.snapshot, self.now)
+            elif isinstance(message, SnapshotChunk) and message.receiver == FOLLOWER:
+                self.follower.snapshots.chunk(message)
+        for message in self._link(self.follower):
+            assert isinstance(message, SnapshotCredit)
+            self.leader.snapshots.credited(message, self.now)
+
+    def _link(self, half: Half) -> list[PeerMessage]:
+        sent, half.sent = half.sent, []
+        arrived = [message for message in sent if not self.lose(message)]
+        self.passed += arrived
+        return arrived
+
+    def run(self, seconds: float = 60.0, step: float = 0.01) -> tuple[list[Any], list[Any]]:
+        """Until both have an outcome, or time is up."""
+        sent: list[Any] = []
+        received: list[Any] = []
+        end = self.now + seconds
+        while self.now < end and not (sent and received):
+            self.step(step)
+            sent += self.leader.snapshots.take_outcomes()
+            received += self.follower.snapshots.take_outcomes()
+            self.done = bool(received)
+        self.done = False
+        return sent, received
+
+    def arrived(self) -> Machine:
+        """What the follower would open."""
+        name = self.follower.snapshots.adopt(cast(Any, None))
+        return Machine.open(str(self.follower.files.path(name)))
+
+    def chunks(self) -> list[int]:
+        return [message.offset for message in self.passed if isinstance(message, SnapshotChunk)]
+
+    def close(self) -> None:
+        self.machine.close()
+
+
+@pytest.fixture
+def way(tmp_path: Path) -> Iterator[Way]:
+    way = Way(tmp_path)
+    yield way
+    way.close()
+
+
+def check_arrived(way: Way, received: list[Any]) -> None:
+    (outcome,) = received
+    assert isinstance(outcome, SnapshotReceived)
+    assert (outcome.term, outcome.leader, outcome.session) == (3, LEADER, way.session)
+    machine = way.arrived()
+    assert machine.applied == outcome.snapshot.index
+    assert machine.verify()
+    assert outcome.snapshot.chain == CHAIN
+    machine.close()
+
+
+def test_it_arrives_whole_and_both_are_told(way: Way) -> None:
+    way.order()
+    busy = [way.leader.snapshots.busy]
+    sent, received = way.run()
+    busy.append(way.leader.snapshots.busy)
+    check_arrived(way, received)
+    assert sent == [SnapshotSent(FOLLOWER, 1, way.machine.applied)]
+    assert busy == [True, False]
+    assert way.chunks() == sorted(set(way.chunks()))  # no piece came twice
+    assert way.arrived().digest == way.machine.digest
+
+
+def test_index_and_configuration_are_read_from_the_file_that_was_made(way: Way) -> None:
+    applied = way.machine.applied
+    way.order()
+    way.leader.bench.turn()  # built
+    way.write(5)
+    _, received = way.run()
+    snapshot = received[0].snapshot
+    assert (snapshot.index, snapshot.configuration_index) == (applied, 1)
+    assert snapshot.configuration == way.machine.configuration
+
+
+def test_no_more_is_under_way_than_the_receiver_allows(way: Way) -> None:
+    way.order()
+    most = 0
+    for _ in range(2000):
+        way.step()
+        in_one_step = sum(isinstance(message, SnapshotChunk) for message in way.passed)
+        way.passed.clear()
+        most = max(most, in_one_step)
+        if way.leader.snapshots.take_outcomes():
+            break
+    assert most == 4
+
+
+def test_a_receiver_that_takes_nothing_is_not_flooded(way: Way) -> None:
+    way.lose = lambda message: isinstance(message, SnapshotCredit) and message.offset > 0
+    way.order()
+    for _ in range(20):
+        way.step(0.01)
+    assert 0 < len(way.chunks()) <= 4
+    assert not way.leader.snapshots.pushing
+
+
+def test_a_connection_without_room_is_tried_again(way: Way) -> None:
+    way.leader.room = 1
+    way.order()
+    pushing = False
+    for _ in range(5):
+        way.step()
+        pushing = pushing or way.leader.snapshots.pushing
+    assert pushing
+    check_arrived(way, way.run()[1])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_lossy_link_costs_time_and_nothing_else(way: Way, seed: int) -> None:
+    chance = random.Random(seed)
+    print("seed", seed)
+    way.lose = lambda message: chance.random() < 0.3
+    way.order()
+    sent, received = way.run(300.0, 0.05)
+    check_arrived(way, received)
+    assert sent in (
+        [SnapshotSent(FOLLOWER, 1, way.machine.applied)],
+        [SnapshotFailed(FOLLOWER, 1)],  # the last credit was lost; the core hears of it by the acknowledgement
+    )
+
+
+def test_an_interrupted_transfer_goes_on_where_it_stopped(way: Way) -> None:
+    way.order()
+    while len(way.chunks()) < 6:
+        way.step()
+    way.leader.snapshots.stop(FOLLOWER)
+    way.leader.sent.clear()
+    stored = way.follower.snapshots._expected.incoming.offset  # type: ignore[union-attr]
+    assert stored > 0
+    restarted = Half.__new__(Half)
+    restarted.__dict__.update(way.follower.__dict__)
+    restarted.snapshots = Snapshots(
+        me=FOLLOWER,
+        store=way.follower.files,
+        helper=cast(Any, way.follower.bench),
+        links=cast(Any, restarted),
+        submit=way.follower._submit,
+        state_file=lambda: "",
+        chunk_bytes=CHUNK,
+        credits=4,
+        report=lambda event, text: None,
+    )
+    way.follower.snapshots._expected.incoming.close()  # type: ignore[union-attr]
+    way.follower = restarted
+    way.passed.clear()
+    way.session = 2
+    way.order()
+    _, received = way.run()
+    check_arrived(way, received)
+    assert min(way.chunks()) == stored
+
+
+def test_what_is_not_what_was_announced_is_thrown_away_and_sent_anew(way: Way) -> None:
+    def spoil(message: PeerMessage) -> bool:
+        if isinstance(message, SnapshotChunk) and message.offset == 0:
+            broken = SnapshotChunk(
+                message.term,
+                message.sender,
+                message.receiver,
+                message.session,
+                message.snapshot,
+                0,
+                bytes(len(message.data)),
+            )
+            way.follower.snapshots.chunk(broken)
+            return True
+        return False
+
+    way.lose = spoil
+    way.order()
+    sent, received = way.run(5.0)
+    assert received == []
+    assert sent == [SnapshotSent(FOLLOWER, 1, way.machine.applied)]
+    assert any("not what was announced" in report for report in way.follower.reports)
+    assert not list(way.follower.files.folder.glob("incoming-*"))
+    way.lose = lambda message: False
+    way.session = 2
+    way.order()
+    check_arrived(way, way.run()[1])
+    assert way.leader.snapshots.built == 1  # the file was right: it is used again
+
+
+def test_pieces_and_credits_of_other_transfers_count_for_nothing(way: Way) -> None:
+    way.order()
+    while not way.chunks():
+        way.step()
+    transfer = way.leader.snapshots._transfers[FOLLOWER]
+    stored, allowed = transfer.stored, transfer.allowed
+    snapshot = way.leader.snapshots._snapshot
+    assert snapshot is not None
+    for session, digest, peer in ((9, snapshot.digest, FOLLOWER), (1, "other", FOLLOWER), (1, snapshot.digest, OTHER)):
+        way.leader.snapshots.credited(SnapshotCredit(3, peer, LEADER, session, digest, 10**6, 10**6), way.now)
+    assert (transfer.stored, transfer.allowed) == (stored, allowed)
+
+
+def test_a_greedy_credit_opens_no_larger_window(way: Way) -> None:
+    way.order()
+    while not way.chunks():
+        way.step()
+    snapshot = way.leader.snapshots._snapshot
+    assert snapshot is not None
+    way.leader.snapshots.credited(SnapshotCredit(3, FOLLOWER, LEADER, 1, snapshot.digest, 0, 1 << 40), way.now)
+    assert way.leader.snapshots._transfers[FOLLOWER].allowed == 4 * CHUNK
+
+
+def test_without_progress_it_is_given_up(way: Way) -> None:
+    way.lose = lambda message: True
+    way.order()
+    sent, _ = way.run(40.0, 0.25)
+    assert sent == [SnapshotFailed(FOLLOWER, 1)]
+    assert not way.leader.snapshots.busy
+
+
+def test_what_cannot_be_built_is_told(way: Way) -> None:
+    way.leader.state_file = "state-0-" + "0" * 32 + ".db"
+    way.order()
+    sent, _ = way.run(1.0)
+    assert sent == [SnapshotFailed(FOLLOWER, 1)]
+    assert any(report.startswith("snapshot failed") for report in way.leader.reports)
+
+
+def test_a_log_that_was_cut_meanwhile_makes_it_fail(way: Way) -> None:
+    way.leader.chain = None
+    way.order()
+    sent, _ = way.run(1.0)
+    assert sent == [SnapshotFailed(FOLLOWER, 1)]
+    assert not way.leader.snapshots.busy
+    assert not list(way.leader.files.folder.glob("snapshot-*"))
+
+
+def test_one_file_serves_many_and_a_newer_one_is_made_when_it_is_too_old(way: Way) -> None:
+    way.order()
+    way.run()
+    way.order(peer=OTHER)
+    way.step()
+    assert way.leader.snapshots.built == 1
+    way.write(10)
+    way.order(at_least=way.machine.applied)
+    _, received = way.run()
+    assert way.leader.snapshots.built == 2
+    assert received[0].snapshot.index == way.machine.applied
+    assert len(list(way.leader.files.folder.glob("snapshot-*.db"))) == 1
+
+
+def test_a_file_that_nobody_needs_any_more_is_removed(way: Way) -> None:
+    way.order()
+    way.run()
+    way.step(module._KEEP_SECONDS - 1)
+    assert list(way.leader.files.folder.glob("snapshot-*.db"))
+    way.step(2.0)
+    assert not list(way.leader.files.folder.glob("snapshot-*.db"))
+    way.session = 2
+    way.order()
+    assert way.run()[0]
+
+
+def test_a_newer_file_is_sent_from_its_beginning_to_who_had_a_part_of_the_old_one(way: Way) -> None:
+    way.order()
+    while len(way.chunks()) < 6:
+        way.step()
+    way.write(10)
+    way.order(at_least=way.machine.applied, peer=OTHER)  # both transfers change over to the new file
+    before = way.now
+    _, received = way.run()
+    check_arrived(way, received)
+    assert received[0].snapshot.index == way.machine.applied
+    assert way.now - before < module._REPEAT_SECONDS
+
+
+def test_a_full_disk_of_the_receiver_ends_the_transfer_and_not_the_server(
+    way: Way, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    way.order()
+    while len(way.chunks()) < 3:
+        way.step()
+    expected = way.follower.snapshots._expected
+    assert expected is not None
+
+    def full(offset: int, chunk: bytes) -> bool:
+        raise DiskFullError("no space")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(expected.incoming, "write", full)
+        way.step()
+        way.step()
+    assert way.follower.snapshots._expected is None
+    assert any("no space" in report for report in way.follower.reports)
+    assert not list(way.follower.files.folder.glob("incoming-*"))  # what is of no use takes no space
+    check_arrived(way, way.run()[1])
+
+
+def test_a_file_that_nobody_installs_is_removed(way: Way) -> None:
+    way.order()
+    _, received = way.run()
+    assert received
+    way.follower.snapshots.discard_unwanted(node_has_state=True)
+    assert not list(way.follower.files.folder.glob("state-*"))
+
+
+def test_a_file_that_is_being_installed_stays(way: Way) -> None:
+    way.order()
+    way.run()
+    name = way.follower.snapshots.adopt(cast(Any, None))
+    way.follower.snapshots.discard_unwanted(node_has_state=False)
+    assert way.follower.files.path(name).exists()
+    machine = way.follower.snapshots.open(name)
+    assert machine.applied == way.machine.applied
+    machine.close()
