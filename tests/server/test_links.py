@@ -5,7 +5,7 @@ from typing import Any, cast
 import pytest
 
 from coordd.messages.codec import encode_peer
-from coordd.messages.peer import Beats, Heartbeat, HeartbeatResponse, Hello, PeerMessage, SnapshotChunk, SnapshotCredit
+from coordd.messages.peer import Beats, Heartbeat, HeartbeatResponse, PeerMessage, SnapshotChunk, SnapshotCredit
 from coordd.server.links import PeerLinks
 from coordd.server.observed import Observed
 from coordd.server.peer_side import PeerSide
@@ -221,4 +221,3 @@ def test_before_it_has_a_cluster_a_server_follows_a_listed_one_that_means_it() -
     peers.take_in(1.0)
     assert room.links.cluster_id == "c1"
     assert heard.calls[-1] == ("receive", beat(TWO))
-    assert isinstance(hello(ONE), Hello)

@@ -18,7 +18,7 @@ from coordd.messages.client import (
     TransferRequest,
 )
 from coordd.messages.command import AclPutToken, KvPut, Register
-from coordd.messages.entry import COMMAND, CommandHeader, encode_command
+from coordd.messages.entry import CommandHeader, encode_command
 from coordd.messages.peer import AppendEntries, Heartbeat, TimeoutNow
 from coordd.server.log_text import log_record
 from coordd.storage.writer import ReadLog
@@ -331,4 +331,3 @@ def test_the_log_shows_no_secrets_and_no_values() -> None:
     assert "accessor" in shown(AclPutToken("accessor", b"\x01" * 32))
     assert "nn… address='1.1.1.1'" in shown(Register("n" * 500, "1.1.1.1"))
     assert log_record(1, 1, put("a")).kind == "KvPut"
-    assert put("a")[0] == COMMAND
