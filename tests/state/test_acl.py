@@ -77,6 +77,11 @@ def test_bootstrap_works_once_and_denies_by_default(world: World) -> None:
     world.failed(AclBootstrap("root2", hashed("x")), "denied")
 
 
+def test_nobody_in_particular_can_not_be_the_first_manager(world: World) -> None:
+    world.failed(AclBootstrap("anonymous", hashed("x")))
+    assert not world.machine.acl_enabled
+
+
 def test_the_secret_is_nowhere_in_the_state(world: World) -> None:
     bootstrapped(world)
     assert "root-secret" not in repr(world.content())
@@ -146,6 +151,13 @@ def test_the_last_management_token_may_go_when_there_is_another(world: World) ->
     world.done(AclPutToken("other", hashed("other"), management=True))
     world.done(AclDeleteToken("root"))
     world.failed(AclDeleteToken("other"), "conflict")
+
+
+def test_what_a_library_says_of_bad_rules_is_not_replicated(world: World) -> None:
+    """Its words change with its version, and a reply is part of the state."""
+    for rules in ("{", "[]", '{"key": {"a": "read",}}'):
+        assert world.failed(AclPutPolicy("p", rules)) == "the rules are no JSON of the expected form"
+    assert "'kye'" in world.failed(AclPutPolicy("p", '{"kye": {}}'))
 
 
 def test_unused_policies_may_go(world: World) -> None:
@@ -232,6 +244,30 @@ def test_what_a_leader_proposes_nobody_may_send(world: World, item: Command) -> 
     (permission,) = world.machine.required(item)
     for one in (Authorizer(management=True), Authorizer(enabled=False)):
         assert not permission.granted(one)
+
+
+@pytest.mark.parametrize(
+    ("item", "rule"),
+    [
+        (Register("n1", "1", services=(ServiceDefinition("w", "WEB"),)), '"service": {"Web": "deny"}'),
+        (Register("N1", "1"), '"node": {"n1": "deny"}'),
+        (Register("n1", "1"), '"node": {"N1": "deny"}'),
+        (CreateSession("s", "N1"), '"session": {"n1": "deny"}'),
+    ],
+    ids=repr,
+)
+def test_another_spelling_is_no_way_round_a_rule(world: World, item: Command, rule: str) -> None:
+    """Whoever asks for the service "web" is told of those called "WEB" too."""
+    anything = '"service_prefix": {"": "write"}, "node_prefix": {"": "write"}, "session_prefix": {"": "write"}'
+    needed = world.machine.required(item)
+    assert all(permission.granted(only(f"{{{anything}}}")) for permission in needed)
+    assert not all(permission.granted(only(f"{{{anything}, {rule}}}")) for permission in needed)
+
+
+def test_keys_and_locks_keep_their_case() -> None:
+    rules = only('{"key_prefix": {"a/": "write"}, "lock": {"l": "write"}}')
+    assert not rules.allows("key", "A/x", "read")
+    assert not rules.allows("lock", "L", "read")
 
 
 def test_deltree_is_stopped_by_a_rule_beneath() -> None:

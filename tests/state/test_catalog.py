@@ -115,6 +115,18 @@ def test_whom_a_change_wakes(world: World, command: Register | Deregister, topic
     assert world.machine.changes == topics
 
 
+@pytest.mark.parametrize(
+    "changed", [ServiceDefinition("web1", "web", ("new",)), ServiceDefinition("web1", "www")], ids=repr
+)
+def test_a_list_of_checks_shows_names_and_tags_of_services(world: World, changed: ServiceDefinition) -> None:
+    world.done(Register("n1", "10.0.0.1", services=(ServiceDefinition("web1", "web"),), checks=(ALIVE,)))
+    before = world.ask(ListChecks())
+    world.done(Register("n1", "10.0.0.1", services=(changed,)))
+    after = world.ask(ListChecks())
+    assert after.value != before.value
+    assert (before.index, after.index) == (1, 2)
+
+
 def test_indexes_survive_removal_and_return(world: World) -> None:
     world.done(Register("n1", "10.0.0.1", services=(WEB,)))
     world.done(Register("n2", "10.0.0.2"))
@@ -208,6 +220,15 @@ def test_a_node_name_is_taken_over_only_from_the_dead(world: World) -> None:
         (Register("n", "1", checks=(CheckDefinition("", "x"),)), "missing check id"),
         (Register("n", "1", checks=(CheckDefinition("c", "x", service_id="s"),)), "not registered"),
         (Register("n", "1", checks=(CheckDefinition("c", "x", output="x" * 9000),)), "output"),
+        (
+            Register(
+                "n",
+                "1",
+                services=(ServiceDefinition("s", "s"),),
+                checks=(CheckDefinition("serfHealth", "x", service_id="s"),),
+            ),
+            "no check of a service",
+        ),
         (Register("n", "1", meta={str(n): "" for n in range(129)}), "128"),
     ],
 )

@@ -3,7 +3,20 @@
 import pytest
 
 from coordd.messages.client import KvGet, KvPairs
-from coordd.messages.command import Done, ExpireClients, Failure, KvPut, LockAcquire, RegisterClient
+from coordd.messages.command import (
+    AclPutPolicy,
+    AclPutToken,
+    Command,
+    CreateSession,
+    Done,
+    ExpireClients,
+    Failure,
+    Fence,
+    KvPut,
+    LockAcquire,
+    Register,
+    RegisterClient,
+)
 from coordd.state.limits import Limits
 from tests.state.world import World
 
@@ -124,6 +137,27 @@ def test_what_is_kept_is_bounded() -> None:
     world.done(RegisterClient())
     world.failed(RegisterClient(), "busy")
     world.close()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        LockAcquire("l", "ü"),
+        CreateSession("ü", "n1"),
+        CreateSession("s", "ü"),
+        KvPut("k", b"", acquire="ü"),
+        KvPut("k", b"", fence=Fence("ü", 1)),
+        Register("ü", "1"),
+        AclPutToken("t", bytes(32), ("ü",)),
+        AclPutPolicy("p", '{"key": {"ü": "list"}}'),
+    ],
+    ids=repr,
+)
+def test_a_failure_reads_the_same_under_every_python(world: World, command: Command) -> None:
+    """It is part of the state, and which characters `repr` shows as they are depends on Python's version."""
+    result = world.run(command)
+    assert isinstance(result, Failure)
+    assert result.text.isascii()
 
 
 def test_a_failure_is_short(world: World) -> None:

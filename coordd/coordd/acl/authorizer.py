@@ -2,10 +2,13 @@
 
 An exact rule beats every prefix rule, a longer prefix beats a shorter one, and of several policies on the same name the
 strongest level counts: deny, then write, then read. What no rule names is denied once ACLs are enabled; everything is
-allowed before, and with a management token. The resource `internal` (what only a leader may propose) is never allowed.
+allowed before, and with a management token. Names of services and nodes are the same whatever the case of their ASCII
+letters, here as in the catalog: or a rule could be evaded by another spelling. The resource `internal` (what only a
+leader may propose) is never allowed.
 """
 
 from collections.abc import Sequence
+from string import ascii_lowercase, ascii_uppercase
 from typing import Literal, TypeAlias
 
 from coordd.acl.rules import LEVELS, RESOURCES, Level, Rules
@@ -16,6 +19,8 @@ Access: TypeAlias = Literal["read", "write"]
 
 _OPERATOR = "operator"
 _MANAGED = frozenset((*RESOURCES, _OPERATOR))
+_FOLDED = frozenset(("service", "node", "session"))
+_LOWER = str.maketrans(ascii_uppercase, ascii_lowercase)
 
 
 class Authorizer:
@@ -47,6 +52,7 @@ class Authorizer:
             return _grants(self._operator, access)
         if resource not in self._exact:
             return False
+        name = _fold(resource, name)
         return _grants(self._exact[resource].get(name) or self._longest(resource, name), access)
 
     def allows_prefix(self, resource: str, prefix: str, access: Access) -> bool:
@@ -56,7 +62,10 @@ class Authorizer:
         """
         if self.unrestricted:
             return resource in _MANAGED
-        if resource not in self._exact or not _grants(self._longest(resource, prefix), access):
+        if resource not in self._exact:
+            return False
+        prefix = _fold(resource, prefix)
+        if not _grants(self._longest(resource, prefix), access):
             return False
         return all(
             _grants(level, access)
@@ -83,10 +92,15 @@ def _stronger(one: Level | None, other: Level | None) -> Level | None:
     return max(one, other, key=LEVELS.index)
 
 
+def _fold(resource: str, name: str) -> str:
+    return name.translate(_LOWER) if resource in _FOLDED else name
+
+
 def _merge(into: dict[str, dict[str, Level]], rules: dict[str, dict[str, Level]]) -> None:
     for resource, levels in rules.items():
         merged = into[resource]
-        for name, level in levels.items():
+        for written, level in levels.items():
+            name = _fold(resource, written)
             merged[name] = _stronger(merged.get(name), level) or level
 
 

@@ -57,7 +57,7 @@ def parse_rules(text: str) -> Rules:
     operator: Level | None = None
     for part, value in parts.items():
         if part not in _PARTS:
-            raise InvalidError(f"rules: unknown part {part[:64]!r}; known are {', '.join(_PARTS)}")
+            raise InvalidError(f"rules: unknown part {part[:64]!a}; known are {', '.join(_PARTS)}")
         if part == "operator":
             operator = _level(value, part)
         elif part.endswith(_PREFIX):
@@ -73,7 +73,7 @@ def _levels(value: object, part: str) -> dict[str, Level]:
     for name in value:
         if len(name) > MAX_NAME_LENGTH:
             raise InvalidError(f"rules: a name in {part} is longer than {MAX_NAME_LENGTH} characters")
-    return {name: _level(level, f"{part} {name!r}") for name, level in value.items()}
+    return {name: _level(level, f"{part} {name!a}") for name, level in value.items()}
 
 
 def _level(value: object, place: str) -> Level:

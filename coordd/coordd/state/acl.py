@@ -27,9 +27,11 @@ def bootstrap(rows: Rows, command: AclBootstrap) -> Done:
     if rows.acl_enabled:
         raise Refused("denied", f"ACLs were bootstrapped at index {rows.acl_enabled}; use the token made then")
     check_name("accessor", command.accessor, strict=True)
+    if command.accessor == ANONYMOUS:
+        raise Refused("invalid", f"{ANONYMOUS!a} is the accessor of those without a token; draw another one")
     _check_secret(rows, command.accessor, command.secret_hash)
     if rows.tokens.get(command.accessor) is not None:
-        raise Refused("conflict", f"token {command.accessor!r} exists already; draw another accessor")
+        raise Refused("conflict", f"token {command.accessor!a} exists already; draw another accessor")
     rows.tokens.put(_token(rows, AclPutToken(command.accessor, command.secret_hash, (), "Bootstrap Token", True)))
     rows.acl_enabled = rows.index
     rows.touch("acl")
@@ -42,7 +44,8 @@ def put_policy(rows: Rows, command: AclPutPolicy) -> Done:
     try:
         parse_rules(command.rules)
     except InvalidError as error:
-        raise Refused("invalid", error.text) from error
+        ours = error.__cause__ is None  # else a library's words, which change with its version
+        raise Refused("invalid", error.text if ours else "the rules are no JSON of the expected form") from error
     old = rows.policies.get(command.name)
     created = old.create_index if old is not None else rows.index
     rows.policies.put(PolicyRow(command.name, command.description, command.rules, created, rows.index))
@@ -55,7 +58,7 @@ def delete_policy(rows: Rows, command: AclDeletePolicy) -> Done:
         return Done(rows.index)
     for token in rows.tokens.select("ORDER BY accessor"):
         if command.name in from_json(token.policies):
-            raise Refused("conflict", f"token {token.accessor} uses policy {command.name!r}; change that token first")
+            raise Refused("conflict", f"token {token.accessor} uses policy {command.name!a}; change that token first")
     rows.policies.delete(command.name)
     rows.touch("acl")
     return Done(rows.index)
@@ -68,7 +71,7 @@ def put_token(rows: Rows, command: AclPutToken) -> Done:
         raise Refused("invalid", f"a token has at most {rows.limits.policies_for_one_token} policies")
     for policy in command.policies:
         if rows.policies.get(policy) is None:
-            raise Refused("invalid", f"there is no policy {policy[:64]!r}; create it first")
+            raise Refused("invalid", f"there is no policy {policy[:64]!a}; create it first")
     old = rows.tokens.get(command.accessor)
     if command.accessor == ANONYMOUS:
         if command.secret_hash or command.management:

@@ -66,17 +66,19 @@ def _check_identity(rows: Rows, command: Register) -> None:
     old = rows.nodes.get(command.node)
     if old is None:
         if command.skip_node_update and not command.address:
-            raise Refused("invalid", f"node {command.node!r} is not registered; give its address")
+            raise Refused("invalid", f"node {command.node!a} is not registered; give its address")
         alike = rows.nodes.select("WHERE node = ? COLLATE NOCASE", (command.node,))
         if alike:
-            raise Refused("conflict", f"node {alike[0].node!r} is registered under another spelling of this name")
+            raise Refused("conflict", f"node {alike[0].node!a} is registered under another spelling of this name")
     if not command.node_id or (old is not None and command.skip_node_update):
         return
     if old is not None and old.node_id not in ("", command.node_id) and not health.node_is_dead(rows, old.node):
-        raise Refused("conflict", f"node name {old.node!r} is reserved by node id {old.node_id}")
+        raise Refused("conflict", f"node name {old.node!a} is reserved by node id {old.node_id!a}")
     same = rows.nodes.select("WHERE node_id = ? AND node <> ? ORDER BY node", (command.node_id, command.node))
     if same:
-        raise Refused("conflict", f"node id {command.node_id} belongs to node {same[0].node!r}; deregister that first")
+        raise Refused(
+            "conflict", f"node id {command.node_id!a} belongs to node {same[0].node!a}; deregister that first"
+        )
 
 
 def _check_service(service: ServiceDefinition) -> None:
@@ -163,6 +165,8 @@ def _put_service(rows: Rows, node: str, service: ServiceDefinition) -> bool:
         rows.touch("service", fold(old.name))
     if old is None or (old.name, old.tags) != (row.name, row.tags):
         rows.touch("services")
+        if rows.checks.scalar("count(*)", "WHERE node = ? AND service_id = ?", (node, service.id)):
+            rows.touch("checks")  # lists of checks show the name and tags of the service
     return True
 
 
@@ -187,7 +191,7 @@ def _remove_node(rows: Rows, node: str) -> None:
     tables = (rows.services, rows.checks, rows.sessions)
     if sum(table.scalar("count(*)", "WHERE node = ?", (node,)) for table in tables) > limit:
         raise Refused(
-            "invalid", f"node {node!r} has more than {limit} services, checks and sessions; remove some first"
+            "invalid", f"node {node!a} has more than {limit} services, checks and sessions; remove some first"
         )
     sessions.end_with_node(rows, node)
     for service in _services(rows, node):

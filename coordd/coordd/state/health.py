@@ -34,10 +34,12 @@ def check_definition(rows: Rows, command: Register, check: CheckDefinition) -> N
     check_text("check notes", check.notes, _OUTPUT_LENGTH)
     for what in (check.type, check.interval, check.timeout):
         check_text("check type, interval and timeout", what, 128)
+    if check.id == SERF_HEALTH and check.service_id:
+        raise Refused("invalid", f"{SERF_HEALTH} speaks of the node: it can be no check of a service")
     if not check.service_id or any(service.id == check.service_id for service in command.services):
         return
     if rows.services.get(command.node, check.service_id) is None:
-        raise Refused("invalid", f"check {check.id!r} names service {check.service_id[:64]!r}, which is not registered")
+        raise Refused("invalid", f"check {check.id!a} names service {check.service_id[:64]!a}, which is not registered")
 
 
 def put_check(rows: Rows, node: str, check: CheckDefinition) -> bool:

@@ -79,7 +79,7 @@ def _lock_terms(rows: Rows, command: KvPut, old: KvRow | None) -> tuple[str, int
 def _acquire(rows: Rows, command: KvPut, holder: str, lock_index: int) -> tuple[str, int] | None:
     session = command.acquire or ""
     if rows.sessions.get(session) is None:
-        raise Refused("invalid", f"invalid session {session[:64]!r}")
+        raise Refused("invalid", f"invalid session {session[:64]!a}")
     if holder:
         return (session, lock_index) if holder == session else None
     delay = rows.kv_delays.get(command.key)
@@ -151,5 +151,5 @@ def _check_fence(rows: Rows, fence: Fence | None) -> None:
     lock = rows.locks.get(fence.lock)
     if lock is None or not lock.holder or lock.token != fence.token:
         raise Refused(
-            "conflict", f"lock {fence.lock[:64]!r} is not held under token {fence.token}: nothing was written"
+            "conflict", f"lock {fence.lock[:64]!a} is not held under token {fence.token}: nothing was written"
         )

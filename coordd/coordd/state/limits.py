@@ -43,7 +43,11 @@ class Limits(msgspec.Struct, frozen=True):
 
 
 class Refused(Exception):  # noqa: N818  # no error of the program: a normal outcome, never seen outside the state
-    """A command is semantically wrong. Raised before anything was changed."""
+    """A command is semantically wrong. Raised before anything was changed.
+
+    The text is kept as a reply, hence replicated: it shows what came from outside by `!a`, because what `!r` escapes
+    depends on Python's version, and it never repeats what a library said.
+    """
 
     def __init__(self, code: str, text: str) -> None:
         super().__init__(text)
@@ -61,9 +65,9 @@ def check_name(what: str, name: str, strict: bool = False, length: int = _NAME_L
     if len(name) > length:
         raise Refused("invalid", f"{what} is longer than {length} characters")
     if strict and not _STRICT.fullmatch(name):
-        raise Refused("invalid", f"{what} {name!r} may hold only letters, digits and - . _")
+        raise Refused("invalid", f"{what} {name!a} may hold only letters, digits and - . _")
     if _CONTROL.search(name):
-        raise Refused("invalid", f"{what} {name!r} holds control characters")
+        raise Refused("invalid", f"{what} {name!a} holds control characters")
 
 
 def check_text(what: str, text: str, limit: int = _TEXT_LENGTH) -> None:

@@ -34,7 +34,7 @@ def acquire(rows: Rows, command: LockAcquire) -> LockGrant:
     if command.wait_ms < 0:
         raise Refused("invalid", "wait must not be negative")
     if rows.sessions.get(session) is None:
-        raise Refused("invalid", f"invalid session {session[:64]!r}")
+        raise Refused("invalid", f"invalid session {session[:64]!a}")
     _settle_one(rows, name)  # the passing of time may have freed it just now
     lock = rows.locks.get(name)
     if lock is None:

@@ -41,7 +41,7 @@ def create(rows: Rows, command: CreateSession) -> Done:
     if len(command.node_checks) + len(command.service_checks) > _MOST_CHECKS:
         raise Refused("invalid", f"a session names at most {_MOST_CHECKS} checks")
     if rows.sessions.get(command.id) is not None:
-        raise Refused("conflict", f"session {command.id!r} exists already; draw another id")
+        raise Refused("conflict", f"session {command.id!a} exists already; draw another id")
     if rows.sessions.count >= rows.limits.sessions:
         raise Refused("busy", "too many sessions; end some first")
     _check_alive(rows, command)
@@ -70,13 +70,13 @@ def _check_alive(rows: Rows, command: CreateSession) -> None:
             raise Refused("invalid", "a session without a node needs a TTL and can't have checks")
         return
     if rows.nodes.get(command.node) is None:
-        raise Refused("invalid", f"missing node registration: {command.node[:64]!r} is not in the catalog")
+        raise Refused("invalid", f"missing node registration: {command.node[:64]!a} is not in the catalog")
     for check in checks:
         row = rows.checks.get(command.node, check)
         if row is None:
-            raise Refused("invalid", f"missing check {check[:64]!r} registration")
+            raise Refused("invalid", f"missing check {check[:64]!a} registration")
         if row.status == "critical":
-            raise Refused("invalid", f"check {check[:64]!r} is in critical state")
+            raise Refused("invalid", f"check {check[:64]!a} is in critical state")
 
 
 def destroy(rows: Rows, command: DestroySession) -> Done:
