@@ -90,6 +90,8 @@ def test_the_log_is_applied_in_order(world: World, first: int) -> None:
         entry(KvPut("a", b""))[:33] + msgspec.msgpack.encode(["zz", 1, 2]),
         entry(KvPut("a", b""))[:33] + msgspec.msgpack.encode(["kp", 1, 2]),
         b"\x02nonsense",
+        entry(KvPut("key", b"")).replace(b"key", b"k\xff\xfe"),
+        encode_configuration(Configuration("name", "", ())).replace(b"\xa4name", b"\xa4na\xff\xfe"),
     ],
 )
 def test_an_unreadable_entry_stops_and_changes_nothing(world: World, bad: bytes) -> None:

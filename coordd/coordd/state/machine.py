@@ -43,6 +43,8 @@ _META = "machine"
 _BUSY_SECONDS = 5.0
 _PAGE_CACHE_KIB = 32 * 1024
 _WAL_KEPT_BYTES = 64 * 1024 * 1024
+_UNREADABLE = (struct.error, msgspec.MsgspecError, UnicodeDecodeError)
+"""The last: of text that is no UTF-8, which msgspec raises as it is."""
 
 
 class Applied(NamedTuple):
@@ -131,14 +133,14 @@ class Machine:
             try:
                 header, body = decode_command(entry)
                 command: Command = command_decoder.decode(body)
-            except (struct.error, msgspec.MsgspecError) as error:
+            except _UNREADABLE as error:
                 invariant(False, f"this version can't read a command: {error}", index=index)
                 raise
             return Applied(index, header.client, header.number, self._command(header, command))
         if kind == CONFIGURATION:
             try:
                 self.configuration = decode_configuration(entry)
-            except msgspec.MsgspecError as error:
+            except _UNREADABLE as error:
                 invariant(False, f"this version can't read a configuration: {error}", index=index)
             self._configuration_text = msgspec.json.encode(self.configuration).decode()
             self.configuration_index = index
