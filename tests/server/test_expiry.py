@@ -40,6 +40,7 @@ def test_an_expiring_session_refuses_renewals_and_is_named_once() -> None:
     timers.sync([session("a")], 100.0)
     assert timers.due(110.0) is not None
     assert timers.renew("a", 110.0) is None
+    assert timers.renew("a", 109.9) is None  # asked a moment ago, and looked at only now
     assert timers.due(200.0) is None
 
 
@@ -180,6 +181,7 @@ def test_a_flip_on_its_way_is_not_undone_by_what_the_state_still_says() -> None:
     timers.sync({"a": True, "b": None}, 55.1)
     assert timers.due(56.0) is None
     timers.sync({"a": False, "b": None}, 56.1)
+    assert timers.due(57.0) is None
     assert timers.due(90.0) is None
     timers.heard("a", 90.0)
     assert named(timers.due(90.0)) == {"a": "passing"}

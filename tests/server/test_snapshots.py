@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
+import msgspec
 import pytest
 
 from coordd.errors import DiskFullError, StorageError
@@ -321,6 +322,18 @@ def test_pieces_and_credits_of_other_transfers_count_for_nothing(way: Way) -> No
     for session, digest, peer in ((9, snapshot.digest, FOLLOWER), (1, "other", FOLLOWER), (1, snapshot.digest, OTHER)):
         way.leader.snapshots.credited(SnapshotCredit(3, peer, LEADER, session, digest, 10**6, 10**6), way.now)
     assert (transfer.stored, transfer.allowed) == (stored, allowed)
+
+
+def test_a_piece_of_another_file_is_not_taken_for_the_next_one(way: Way) -> None:
+    way.order()
+    while not way.chunks():
+        way.step()
+    expected = way.follower.snapshots._expected
+    assert expected is not None
+    offset = expected.incoming.offset
+    other = msgspec.structs.replace(expected.snapshot, digest="other")
+    way.follower.snapshots.chunk(SnapshotChunk(3, LEADER, FOLLOWER, 1, other, offset, b"x" * 10))
+    assert expected.incoming.offset == offset
 
 
 def test_a_greedy_credit_opens_no_larger_window(way: Way) -> None:
