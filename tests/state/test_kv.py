@@ -16,7 +16,7 @@ from coordd.messages.command import (
     RegisterClient,
 )
 from coordd.state.limits import Limits
-from tests.state.world import SECOND, World
+from tests.state.world import SECOND, World, entry
 
 
 def pair(world: World, key: str) -> KvPair | None:
@@ -127,6 +127,14 @@ def test_a_list_must_fit_into_a_reply(world: World) -> None:
     assert len(keys(world, "a")) == 9
     world.done(KvDeleteTree("a"))
     assert keys(world, "a") == ()
+
+
+def test_keys_are_counted_in_bytes(world: World) -> None:
+    long = "\U0001f511" * 125
+    world.machine.apply(1, [(1, entry(KvPut(f"{long}{number}", b""))) for number in range(9_000)])
+    for keys_only in (True, False):
+        with pytest.raises(InvalidError, match="longer prefix"):
+            world.ask(KvList("", keys_only))
 
 
 def keys(world: World, prefix: str) -> tuple[str, ...]:

@@ -40,6 +40,7 @@ __all__ = [
 ]
 
 _LARGEST_LIST = MAX_FRAME_BYTES // 2
+_KEY_BYTES = "length(CAST(key AS BLOB))"
 _STATUS: dict[str, CheckStatus] = {"passing": "passing", "warning": "warning", "critical": "critical"}
 _BEHAVIOR: dict[str, SessionBehavior] = {"release": "release", "delete": "delete"}
 
@@ -121,14 +122,14 @@ def pairs(found: Iterable[KvRow]) -> KvPairs:
 def rows_with_prefix(rows: Rows, prefix: str) -> list[KvRow]:
     """Raises: InvalidError if the answer would not fit into a reply."""
     where, bounds = prefix_range("key", prefix)
-    _check_size(rows.kv.scalar("sum(length(key) + length(value) + 64)", f"WHERE {where}", bounds))
+    _check_size(rows.kv.scalar(f"sum({_KEY_BYTES} + length(value) + 64)", f"WHERE {where}", bounds))
     return rows.kv.select(f"WHERE {where} ORDER BY key", bounds)
 
 
 def keys_with_prefix(rows: Rows, prefix: str) -> list[str]:
     """Keys alone, without reading the values. Raises: InvalidError if the answer would not fit into a reply."""
     where, bounds = prefix_range("key", prefix)
-    _check_size(rows.kv.scalar("sum(length(key) + 5)", f"WHERE {where}", bounds))
+    _check_size(rows.kv.scalar(f"sum({_KEY_BYTES} + 5)", f"WHERE {where}", bounds))
     return [str(key) for key in rows.kv.column("key", f"WHERE {where} ORDER BY key", bounds)]
 
 
