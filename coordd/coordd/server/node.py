@@ -16,6 +16,7 @@ from coordd.messages.peer import RaftMessage
 from coordd.raft import events
 from coordd.raft.core import Raft
 from coordd.raft.output import Fact, Output, ProposalAnswer, ReadReady, Refusal, SendSnapshot
+from coordd.server.currency import Currency
 from coordd.server.observed import Observed
 from coordd.state.machine import Applied, Machine
 from coordd.storage.recovery import Recovered
@@ -105,10 +106,7 @@ class Node:
         self.machine = machine
         self.observed = observed
         self._clock = clock
-        self._current_at: float | None = None
-        """When this server last knew its state to be the newest."""
-        self._mark: tuple[Index, float] | None = None
-        """(commit index, when the leader had told it): from then on the state was the newest, once it is applied."""
+        self._currency = Currency()
         self._writer = writer
         self._links = links
         self._snapshots = snapshots
@@ -440,15 +438,8 @@ class Node:
         if self.ready and self.raft.lease_valid(now):
             return 0.0
         self._note_current()
-        return None if self._current_at is None else max(0.0, now - self._current_at)
+        return self._currency.age(now)
 
     def _note_current(self) -> None:
-        """Under load the state always lags a little: what counts is when it had been told of all that it holds."""
         replica = self.raft.replica
-        if self._mark is not None and self.machine.applied >= self._mark[0]:
-            self._current_at, self._mark = self._mark[1], None
-        if self._mark is None and replica.leader_contact > float("-inf"):
-            if self.machine.applied >= replica.log.commit:
-                self._current_at = replica.leader_contact
-            else:
-                self._mark = (replica.log.commit, replica.leader_contact)
+        self._currency.note(self.machine.applied, replica.log.commit, replica.leader_contact)
