@@ -16,6 +16,7 @@ from coordd.raft.core import Raft
 from coordd.raft.output import Fact
 from coordd.raft.settings import RaftSettings as CoreSettings
 from coordd.server.beats import BeatRelay
+from coordd.server.belonging import require_listed_key, require_membership
 from coordd.server.client_side import ClientAnswers, ClientSide
 from coordd.server.founding import Founding
 from coordd.server.greetings import Greetings
@@ -39,6 +40,7 @@ from coordd.storage.writer import ChainFound, LogRead, LogWriter
 from coordd.transport.clients import ClientSocket, Poller, Wakeup, close_context, open_context
 from coordd.transport.peers import PeerSockets
 from coordd.transport.security import Gate, load_key_file
+from coordd.types import Configuration
 
 __all__ = ["Daemon", "clock"]
 
@@ -65,6 +67,7 @@ class Daemon:
         self._settings = settings
         self._log = log
         self._pair = load_key_file(settings.key_file)
+        require_listed_key(settings, self._pair.public)
         self._context = open_context()
         try:
             self._gate = Gate(self._context, self._key_refused)
@@ -96,6 +99,7 @@ class Daemon:
         self._me = identity.server
         self._files = SnapshotStore(settings.data_dir)
         recovered = self._recover()
+        require_membership(settings, self._me, self._pair.public, _newest_configuration(recovered))
         self._files.remove_all_but({recovered.base.state_file})
         machine = Machine.open(str(self._files.path(recovered.base.state_file)))
         self._observed = Observed()
@@ -353,6 +357,10 @@ class Daemon:
         if hasattr(self, "_gate"):
             self._gate.close()
         close_context(self._context)
+
+
+def _newest_configuration(recovered: Recovered) -> Configuration | None:
+    return recovered.configurations[-1][1] if recovered.configurations else recovered.base.configuration
 
 
 def _contacts(settings: ServerSettings) -> list[Contact]:
