@@ -8,8 +8,9 @@ The form, every part optional:
      "operator": "read"}
 
 `<resource>` names one thing exactly, `<resource>_prefix` everything that begins so; "" is the prefix of everything.
-Sessions are named by their node. Names of services and nodes are the same whatever the case of their letters. Levels are read, write (which includes read) and deny. An unknown word, a level that
-does not exist and a name given twice are errors: a rule that silently does nothing is worse than none.
+Sessions are named by their node. Names of services and nodes are the same whatever the case of their ASCII letters.
+Levels are read, write (which includes read) and deny. An unknown word, a level that does not exist and a name given twice
+are errors: a rule that silently does nothing is worse than none.
 """
 
 import json
