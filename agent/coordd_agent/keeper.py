@@ -54,7 +54,7 @@ class Keeper:
         content = read_small(self._folder / "servers.json")
         try:
             return list(msgspec.json.decode(content, type=dict[str, str]).items()) if content else []
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise StorageError(f"{self._folder / 'servers.json'} can't be read: {error}; remove it") from error
 
     async def save_servers(self, servers: Mapping[str, str]) -> None:

@@ -154,7 +154,7 @@ class Registry:
         try:
             saved = msgspec.json.decode(registrations, type=_Saved) if registrations else _Saved(VERSION)
             known = msgspec.json.decode(reports, type=_SavedReports) if reports else _SavedReports(VERSION)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise StorageError(f"the agent's saved registrations can't be read: {error}") from error
         if max(saved.version, known.version) > VERSION:
             raise StorageError("the agent's saved registrations were written by a newer version of coordd-agent")

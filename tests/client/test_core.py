@@ -450,6 +450,24 @@ def test_a_denied_registration_fails_those_that_wait_for_it() -> None:
     assert world.error(call).code == "denied"
 
 
+def test_an_identity_that_is_in_use_is_drawn_again() -> None:
+    """An earlier attempt to register got through and its answer was lost; nobody need see it."""
+    world = World("a")
+    call = world.submit(put(), numbered=True)
+    server, request = world.one()
+    world.reply(server, request, Written(Failure(9, "conflict", "in use")))
+    server, again = world.one()
+    first, second = (command_decoder.decode(written(each).command) for each in (request, again))
+    assert isinstance(first, RegisterClient)
+    assert isinstance(second, RegisterClient)
+    assert first.id != second.id
+    world.reply(server, again, Written(Done(second.id)))
+    server, request = world.one()
+    assert written(request).client == second.id
+    world.reply(server, request, Written(Done(10)))
+    assert world.done == {call: Written(Done(10))}
+
+
 def test_the_window_of_numbers_is_bounded_and_moves_on() -> None:
     world = World("a")
     for n in range(MAX_WINDOW + 10):

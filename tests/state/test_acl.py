@@ -146,6 +146,11 @@ def test_what_is_refused(world: World, command: Command, code: str) -> None:
     world.failed(command, code)
 
 
+def test_no_management_token_is_planted_before_the_bootstrap(world: World) -> None:
+    world.failed(AclPutToken("early", hashed("early"), management=True), "denied")
+    world.done(AclPutToken("later", hashed("later")))
+
+
 def test_the_last_management_token_may_go_when_there_is_another(world: World) -> None:
     bootstrapped(world)
     world.done(AclPutToken("other", hashed("other"), management=True))

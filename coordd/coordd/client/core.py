@@ -266,6 +266,8 @@ class ClientCore:
             case Written(result=Done(index=client)):
                 self._numbering.registered(client)
                 self._number(now)
+            case Written(result=Failure(code="conflict")):
+                self._number(now)  # an earlier attempt got through and its answer was lost: draw another identity
             case Written(result=Failure(code=code, text=text)):
                 self._fail_waiting(request_error(code, text))
             case RequestError(code=code) if code not in _RETRY_CODES:

@@ -7,6 +7,7 @@ import msgspec
 
 from coordd.errors import TransportError
 from coordd.messages.client import PROTOCOL_VERSION, Reply, Request
+from coordd.messages.entry import UNREADABLE
 from coordd.messages.peer import Envelope, PeerMessage
 
 __all__ = [
@@ -44,7 +45,7 @@ def decode_peer(frame: bytes | memoryview) -> Envelope:
     """Raises: TransportError if the bytes are no envelope of this version."""
     try:
         envelope = _envelope.decode(frame)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise TransportError(f"unreadable message from a server: {error}") from error
     if envelope.version != PEER_VERSION:
         raise TransportError(f"message of protocol version {envelope.version}, this server speaks {PEER_VERSION}")
@@ -59,7 +60,7 @@ def decode_request(frame: bytes | memoryview) -> Request:
     """Raises: TransportError if the bytes are no request of this version."""
     try:
         request = _request.decode(frame)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise TransportError(f"unreadable request: {error}") from error
     if request.version != PROTOCOL_VERSION:
         raise TransportError(f"request of protocol version {request.version}, this side speaks {PROTOCOL_VERSION}")
@@ -74,5 +75,5 @@ def decode_reply(frame: bytes | memoryview) -> Reply:
     """Raises: TransportError if the bytes are no reply."""
     try:
         return _reply.decode(frame)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise TransportError(f"unreadable reply: {error}") from error

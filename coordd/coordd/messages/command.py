@@ -51,12 +51,13 @@ CheckStatus: TypeAlias = Literal["passing", "warning", "critical"]
 SessionBehavior: TypeAlias = Literal["release", "delete"]
 
 
-class _Command(msgspec.Struct, frozen=True, array_like=True, tag=True, omit_defaults=True):
-    pass
+class _Command(msgspec.Struct, frozen=True, array_like=True, tag=True, omit_defaults=True, forbid_unknown_fields=True):
+    """A field that this version does not know makes a command unreadable: it must not be logged here and mean something to
+    a later version."""
 
 
-class _Record(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
-    pass
+class _Record(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True, forbid_unknown_fields=True):
+    """Part of a command."""
 
 
 # --- key/value -------------------------------------------------------------------------------------------------------

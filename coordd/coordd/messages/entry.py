@@ -16,12 +16,16 @@ __all__ = [
     "CONFIGURATION",
     "NOOP",
     "NOOP_ENTRY",
+    "UNREADABLE",
     "CommandHeader",
     "decode_command",
     "decode_configuration",
     "encode_command",
     "encode_configuration",
 ]
+
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError)
+"""What decoding raises on bytes that are no such message; a text that is no UTF-8 is not among msgspec's own errors."""
 
 NOOP = 0
 COMMAND = 1

@@ -15,6 +15,7 @@ import msgspec
 from coordd.errors import TransportError
 from coordd.messages.client import PROTOCOL_VERSION, Body
 from coordd.messages.command import CheckStatus, ServiceDefinition
+from coordd.messages.entry import UNREADABLE
 
 __all__ = [
     "CheckSpec",
@@ -116,7 +117,7 @@ def decode_local_request(frame: bytes | memoryview) -> LocalRequest:
     """Raises: TransportError if the bytes are no request of this version."""
     try:
         request = _decoder.decode(frame)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise TransportError(f"unreadable request: {error}") from error
     if request.version != PROTOCOL_VERSION:
         raise TransportError(f"request of protocol version {request.version}, this side speaks {PROTOCOL_VERSION}")

@@ -8,8 +8,6 @@ requests to `operator`. A kind without an entry in the table does not get past s
 from collections.abc import Callable
 from typing import Any, get_args
 
-import msgspec
-
 from coordd.acl.authorizer import Authorizer
 from coordd.errors import (
     BusyError,
@@ -26,7 +24,7 @@ from coordd.errors import (
 from coordd.messages import client as wire
 from coordd.messages.codec import MAX_COMMAND_BYTES, decode_request
 from coordd.messages.command import Command, RegisterClient, command_decoder, encode
-from coordd.messages.entry import CommandHeader, encode_command
+from coordd.messages.entry import UNREADABLE, CommandHeader, encode_command
 from coordd.server.node import Node
 from coordd.server.operator import Operator
 from coordd.server.proposals import Proposals
@@ -139,7 +137,7 @@ class Api:
             raise InvalidError(f"the command has {len(raw)} bytes, {MAX_COMMAND_BYTES} are allowed")
         try:
             command = command_decoder.decode(raw)
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             raise InvalidError(f"unreadable command: {error}") from error
         self._demand(request.token, command)
         if isinstance(command, RegisterClient) and body.client:

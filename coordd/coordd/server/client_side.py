@@ -6,8 +6,9 @@ for all that came, reads; then, after a slice was applied, answers, the leader's
 
 import time
 
+from coordd.errors import InvalidError
 from coordd.messages.client import Reply, ReplyBody
-from coordd.messages.codec import encode_reply
+from coordd.messages.codec import MAX_FRAME_BYTES, encode_reply
 from coordd.server.api import Api
 from coordd.server.beats import BeatRelay
 from coordd.server.node import AppliedBatch, Node
@@ -16,7 +17,7 @@ from coordd.server.proposals import Proposals
 from coordd.server.reads import Reads
 from coordd.server.settings import ServerSettings
 from coordd.server.terms import LeaderDuties
-from coordd.server.waiting import Answers, Waiter
+from coordd.server.waiting import Answers, Waiter, error_body
 from coordd.server.watches import Watches
 from coordd.state.topics import Topic
 from coordd.transport.clients import ClientSocket
@@ -34,7 +35,11 @@ class ClientAnswers:
         self._socket = socket
 
     def answer(self, waiter: Waiter, body: ReplyBody) -> bool:
-        return self._socket.send(waiter.connection, encode_reply(Reply(waiter.request, body)))
+        frame = encode_reply(Reply(waiter.request, body))
+        if len(frame) > MAX_FRAME_BYTES:
+            text = f"the answer has {len(frame)} bytes, {MAX_FRAME_BYTES} are allowed: ask for less at once"
+            frame = encode_reply(Reply(waiter.request, error_body(InvalidError(text))))
+        return self._socket.send(waiter.connection, frame)
 
 
 class ClientSide:

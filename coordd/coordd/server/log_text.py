@@ -1,11 +1,9 @@
 """Log entries for human eyes, with secrets and long values left out."""
 
-import msgspec
-
 from coordd.errors import InvariantError
 from coordd.messages.client import LogRecord
 from coordd.messages.command import command_decoder
-from coordd.messages.entry import COMMAND, CONFIGURATION, decode_command, decode_configuration
+from coordd.messages.entry import COMMAND, CONFIGURATION, UNREADABLE, decode_command, decode_configuration
 from coordd.types import Index, Term
 
 __all__ = ["log_record"]
@@ -32,7 +30,7 @@ def _describe(entry: bytes) -> tuple[str, str]:
     header, body = decode_command(entry)
     try:
         command = command_decoder.decode(body)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise InvariantError(f"an entry of the log can't be read: {error}") from error
     fields = [
         f"{name}={_shown(name, getattr(command, name))}"

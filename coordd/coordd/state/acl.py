@@ -72,6 +72,10 @@ def put_token(rows: Rows, command: AclPutToken) -> Done:
     for policy in command.policies:
         if rows.policies.get(policy) is None:
             raise Refused("invalid", f"there is no policy {policy[:64]!a}; create it first")
+    if command.management and not rows.acl_enabled:
+        raise Refused(
+            "denied", "the first management token is made by `acl bootstrap`, so that none is there unnoticed"
+        )
     old = rows.tokens.get(command.accessor)
     if command.accessor == ANONYMOUS:
         if command.secret_hash or command.management:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import msgspec
 
 from coordd.errors import DamagedError
+from coordd.messages.entry import UNREADABLE
 from coordd.types import Configuration, Index, Term
 
 __all__ = ["Position", "read_position"]
@@ -32,5 +33,5 @@ def read_position(path: Path) -> Position:
         if row is None:
             raise DamagedError(f"{path} is damaged: it does not say up to where it was applied")
         return Position(row[0], row[1], msgspec.json.decode(row[2], type=Configuration), row[3])
-    except (sqlite3.Error, msgspec.MsgspecError) as error:
+    except (sqlite3.Error, *UNREADABLE) as error:
         raise DamagedError(f"{path} can't be read as replicated state: {error}") from error

@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from coordd.errors import DamagedError
-from coordd.messages.entry import CONFIGURATION, decode_configuration
+from coordd.messages.entry import CONFIGURATION, UNREADABLE, decode_configuration
 from coordd.storage.chain import chain_of
 from coordd.storage.high_water import Mark
 from coordd.storage.log_schema import read_base, read_hard_state
@@ -177,5 +177,5 @@ def _verify(scan: _Scan, row: tuple[Index, Term, int, bytes, int], path: Path) -
 def _configuration(data: bytes, index: Index, path: Path) -> Configuration:
     try:
         return decode_configuration(data)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise DamagedError(f"{path} is damaged (entry {index} holds no configuration: {error})") from error
