@@ -202,18 +202,20 @@ class Api:
             )
         return wire.Ok()
 
-    def _renew_session(
-        self, request: wire.Request, body: wire.RenewSession, waiter: Waiter, now: float
-    ) -> wire.Renewed:
-        """Only a leader under its lease: a deposed one could promise what its successor does not know of."""
+    def _renew_session(self, request: wire.Request, body: wire.RenewSession, waiter: Waiter, now: float) -> None:
+        """Only a leader that has surely led after the client asked: a deposed one would promise what its successor, who
+        gives everyone a TTL from its own beginning, does not know of."""
         self._must_lead()
-        if not self._node.raft.lease_valid(now):
-            raise BusyError("the leader is confirming that it leads: try again")
         self._duties.demand_session(request.token, body.session, self._authorizer)
-        ttl_ms = self._duties.renew(body.session, now)
-        if ttl_ms is None:
-            raise NotFoundError(f"session {body.session} does not exist, has no TTL, or is expiring")
-        return wire.Renewed(ttl_ms)
+
+        def renewed(at: float) -> wire.Renewed:
+            self._must_lead()
+            ttl_ms = self._duties.renew(body.session, at)
+            if ttl_ms is None:
+                raise NotFoundError(f"session {body.session} does not exist, has no TTL, or is expiring")
+            return wire.Renewed(ttl_ms)
+
+        self._reads.confirm(waiter, renewed, now)
 
     def _agent_beat(self, request: wire.Request, body: wire.AgentBeat, waiter: Waiter, now: float) -> wire.BeatTaken:
         _, authorizer = self._authorizer(request.token)

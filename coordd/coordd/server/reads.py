@@ -6,6 +6,7 @@ come in one slice of the loop share one read index. A blocking read first asks w
 sleeps in `watches` if not; what wakes it is evaluated with the same consistency again.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from coordd.acl.authorizer import Authorizer
@@ -36,6 +37,17 @@ class _Asked:
     """End of a blocking read's wait; then the present state is the answer."""
 
 
+@dataclass(slots=True, frozen=True)
+class _Promise:
+    """Something only a leader may promise, told once it is sure that it leads."""
+
+    waiter: Waiter
+    then: Callable[[float], ReplyBody]
+
+
+_Waiting = _Asked | _Promise
+
+
 class Reads:
     """Mutable; one per server."""
 
@@ -45,12 +57,12 @@ class Reads:
         self._watches = watches
         self._limit = limit
         self._longest_wait = longest_wait
-        self._next: list[_Asked] = []
+        self._next: list[_Waiting] = []
         """Waiting for the slice's end to share a read index."""
-        self._confirming: dict[int, list[_Asked]] = {}
+        self._confirming: dict[int, list[_Waiting]] = {}
         self._ready: list[ReadReady] = []
         """Told by the core during a step; handled in `turn`."""
-        self._applying: list[tuple[Index, list[_Asked], bool]] = []
+        self._applying: list[tuple[Index, list[_Waiting], bool]] = []
         """Confirmed, by a round or by the lease (True): waiting for the state to apply the index."""
         self._number = 0
         self._count = 0
@@ -60,6 +72,14 @@ class Reads:
         until = now + min(read.wait_ms / 1000, self._longest_wait) if read.index else now
         way_back = min(_WAY_BACK_SECONDS, _WAY_BACK_SHARE * (waiter.deadline - now))
         self._go(_Asked(waiter, token, read, min(until, waiter.deadline - way_back)), now)
+
+    def confirm(self, waiter: Waiter, then: Callable[[float], ReplyBody], now: float) -> None:
+        """Answer what `then(now)` gives once this server has surely led after this moment: at once under the lease, else
+        after a round of its own. `then` may raise RequestError. Raises: RequestError."""
+        if self._node.raft.lease_valid(now):
+            self._answers.answer(waiter, then(now))
+        else:
+            self._by_index(_Promise(waiter, then))
 
     def told(self, ready: list[ReadReady]) -> None:
         """From the core, in the middle of a step: only noted."""
@@ -94,7 +114,7 @@ class Reads:
             if (timely := self._keep_timely(asked, now, body))
         ]
 
-    def _keep_timely(self, asked: list[_Asked], now: float, body: ReplyBody) -> list[_Asked]:
+    def _keep_timely(self, asked: list[_Waiting], now: float, body: ReplyBody) -> list[_Waiting]:
         late = [one for one in asked if one.waiter.deadline <= now]
         for one in late:
             self._count -= 1
@@ -125,7 +145,7 @@ class Reads:
         self._count_one()
         self._applying.append((commit, [asked], True))
 
-    def _by_index(self, asked: _Asked) -> None:
+    def _by_index(self, asked: _Waiting) -> None:
         self._count_one()
         self._next.append(asked)
 
@@ -161,7 +181,10 @@ class Reads:
             self._count -= len(asked)
             for one in asked:
                 try:
-                    self._evaluate(one, now, under_lease=under_lease)
+                    if isinstance(one, _Promise):
+                        self._answers.answer(one.waiter, one.then(now))
+                    else:
+                        self._evaluate(one, now, under_lease=under_lease)
                 except RequestError as error:
                     self._answers.answer(one.waiter, error_body(error))
 
