@@ -1,1 +1,19 @@
-"""The deterministic simulator: virtual network, disks and clocks; one seed, one run."""
+"""The deterministic simulator: one seed, one run, byte for byte.
+
+    python -m tests.sim --seeds 1..200 --seconds 20      run seeds; a failing one prints the line that replays it
+    python -m tests.sim --seeds 7 --trace trace.txt      one run, told in full
+    python -m tests.sim --seeds 7 --paranoid             messages as bytes, every invariant from scratch after each step
+    python -m tests.sim.planted [NAME]                   is each planted bug still caught, and by which seed?
+
+Shipped code that runs in it: core, node, API, proposals, reads, watches, the leader's duties, state, log store with its
+high-water file. Virtual: time (`clock`), links (`network`, `partitions`), the log writer and what a power cut leaves
+(`writer`, `disk`), the state's file (`machine`: an image in memory), the transport of snapshots (`snapshots`).
+
+    world       one run: cluster, clients, two phases        faults, membership    what goes wrong, and the operator
+    server      what the daemon's loop is, on virtual time   workload, watcher     clients, and what they are told
+    ledger      all that an all-seeing observer knows        history, linearizability    the judge of what clients were told
+    invariants  what must hold after each step               paranoid              the same, from scratch
+    mutation    one piece of the product's source exchanged  summary, trace, run   what is told of a run
+
+Everything random comes from the tree in `chance`; nothing here reads a clock, but to say how fast a run was.
+"""

@@ -166,6 +166,14 @@ class Faults:
         self._later(mend)
         return True
 
+    def isolate(self, server: Server) -> None:
+        """Nothing of what it has just said arrives, nor anything else for a while."""
+        network, links = self._around.network, between([server.name], list(self._world.servers))
+        network.cut(links)
+        self._around.counts["faults"] += 1
+        self._around.counts["fault isolation"] += 1
+        self._later(lambda: network.mend(links), self._around.tuning.raft.election_timeout * self._chance.uniform(1, 5))
+
     def _bad_links(self) -> bool:
         """Everything around one server becomes slow and unreliable."""
         names = [server.name for server in self._world.members()]

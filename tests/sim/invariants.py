@@ -435,6 +435,9 @@ class Invariants:
     def read_asked(self, server: ServerId, read: int) -> None:
         self.ledger.records[server].reads[read] = self.ledger.commit
 
+    def read_answered(self, server: ServerId, committed: Index, applied: Index) -> None:
+        check(applied >= committed, 12, "a read that is stale", server=server, applied=applied, committed=committed)
+
     def applied(self, server: ServerId, first: Index, entries: Sequence[tuple[Term, bytes]], digest: object) -> None:
         """The state took these entries, and looks like this now."""
         ledger, record = self.ledger, self.ledger.records[server]

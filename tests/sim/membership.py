@@ -74,6 +74,8 @@ class Operator:
         if isinstance(answer, Accepted):
             self._around.counts["membership changes"] += 1
             self._around.counts[f"membership {kind}"] += 1
+            if self._chance.happens(0.25):
+                self._world.faults.isolate(leader)
 
     def _addition(self, spare: Server, configuration: Configuration, *, replace: bool) -> AddServer:
         if not spare.up:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
 from coordd.errors import invariant
-from coordd.messages.client import ReplyBody, Request
+from coordd.messages.client import ReadResult, ReplyBody, Request
 from coordd.messages.codec import decode_peer, encode_peer, encode_request
 from coordd.messages.command import Command
 from coordd.messages.peer import Message, PeerMessage, SnapshotChunk, SnapshotCredit
@@ -56,6 +56,8 @@ class Asked(NamedTuple):
 
     client: str
     request: Request
+    committed: Index = 0
+    """A linearizable read must see at least this: all that was committed when it was asked."""
 
 
 class Answered(NamedTuple):
@@ -149,6 +151,8 @@ class Server:
         self._timer = self._due = float("inf")
         self._changes: set[Topic] = set()
         self._was_leading = False
+        self._floors: dict[tuple[str, int], Index] = {}
+        """Requests that wait for an answer."""
         self._often_at = self.now()
         self._apply_at = 0.0
         self._checkpointed = machine.applied
@@ -371,6 +375,7 @@ class Server:
             self.act(self.life, self._receive, message)
 
     def _ask(self, asked: Asked) -> None:
+        self._floors[asked.client, asked.request.id] = asked.committed
         self._api.handle(asked.client.encode(), encode_request(asked.request), self.now())
 
     def _receive(self, message: PeerMessage) -> None:
@@ -414,6 +419,9 @@ class Server:
     def answer(self, waiter: Waiter, body: ReplyBody) -> bool:
         """The API's `Answers`."""
         client, answered = waiter.connection.decode(), Answered(waiter.request, body)
+        floor = self._floors.pop((client, waiter.request), 0)
+        if isinstance(body, ReadResult):
+            self.around.invariants.read_answered(self.id, floor, self.node.machine.applied)
         return self.around.network.send(self.name, client, answered, once=True, surely=client.startswith("w"))
 
     # --- for the operator --------------------------------------------------------------------------------------------

@@ -56,6 +56,8 @@ class Watcher:
         self._life = 0
         self._history = history
         self._chance = around.chance.branch(name)
+        self._leisure = self._chance.choice([0.0, 0.05, 0.5])
+        """At most so many seconds until a view is dealt with."""
         self._subscription = 0
         self._requests = 0
         self._subscribed = 0
@@ -116,4 +118,8 @@ class Watcher:
             self._history.saw(pair.key, pair.value, pair.modify_index)
         self.around.counts["views"] += 1
         self.shown, self.index = view.value.pairs, view.index
-        self._send(Credit(self._subscription))
+        self.around.schedule.after(self._chance.random() * self._leisure, self._allow_more, self._subscription)
+
+    def _allow_more(self, subscription: int) -> None:
+        if subscription == self._subscription:
+            self._send(Credit(subscription))

@@ -378,7 +378,9 @@ class Client:
         attempt.request = self._requests
         budget = int(self._mix.patience * 1000)
         request = Request(PROTOCOL_VERSION, self._requests, "", budget, attempt.body)
-        self.around.network.send(self.name, target, Asked(self.name, request), once=not attempt.repeats)
+        stale = isinstance(attempt.body, Read) and attempt.body.consistency == "stale"
+        asked = Asked(self.name, request, 0 if stale else self.around.invariants.ledger.commit)
+        self.around.network.send(self.name, target, asked, once=not attempt.repeats)
         self.around.schedule.after(self._mix.patience, self._given_up, self._requests)
 
     def _given_up(self, request: int) -> None:
