@@ -15,8 +15,9 @@ from pathlib import Path
 
 from coordd.config import load
 from coordd.errors import ConfigError, CoorddError, InUseError, StorageError
+from coordd.log_output import open_log
+from coordd.version import ShowVersion
 from coordd_agent.agent import Agent
-from coordd_agent.log_output import open_log
 from coordd_agent.settings import AgentSettings
 
 __all__ = ["loop_factory", "main"]
@@ -28,8 +29,11 @@ EXIT_CODES: tuple[tuple[type[CoorddError], int], ...] = ((ConfigError, 2), (Stor
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="coordd-agent", description="The agent of one host.")
+    parser.add_argument("--version", action=ShowVersion)
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="see configs/agent.toml")
-    parser.add_argument("--log-format", choices=("text", "json"), default="text")
+    parser.add_argument(
+        "--log-format", choices=("text", "json"), default="text", help="how log lines look; text if left out"
+    )
     options = parser.parse_args(arguments)
     open_log(options.log_format)
     try:

@@ -31,6 +31,8 @@ __all__ = ["Relay", "error_reply"]
 
 MAX_SUBSCRIPTIONS = 512
 MAX_CREDIT = 64
+ANSWER_SHARE, LONGEST_ANSWER_S = 0.1, 0.25
+"""What of a program's time is kept for the way back. Else it gives up just before it hears why there is no answer."""
 SILENCE_S = 35.0
 """Three missed keepalives of the client library."""
 
@@ -90,6 +92,7 @@ class Relay:
             self._heard[connection] = time.monotonic()
 
     async def request(self, body: Body, token: str, budget_s: float) -> ReplyBody:
+        budget_s -= min(ANSWER_SHARE * budget_s, LONGEST_ANSWER_S)
         try:
             return await self._cluster.ask(asks.relay(body, token, budget_s))
         except CoorddError as error:

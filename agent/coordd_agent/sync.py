@@ -80,7 +80,8 @@ def _kept_tags(definition: ServiceDefinition, known: ServiceDefinition | None) -
 
 
 def _differs(wanted: CheckDefinition, known: CheckDefinition | None, hold_output: bool) -> bool:
-    if known is None or not hold_output:
+    # A first output does not wait: without it nobody sees why a new check is critical.
+    if known is None or not hold_output or not known.output:
         return wanted != known
     return msgspec.structs.replace(wanted, output="") != msgspec.structs.replace(known, output="")
 

@@ -94,7 +94,7 @@ async def test_others_are_passed_on_with_token_and_time(tmp_path: Path) -> None:
         token, budget = cluster.asked_with[-1]
         assert token == "secret"
         assert budget is not None
-        assert 1 < budget <= 2
+        assert 1 < budget <= 1.8  # less than the program's own, so that it hears why there was no answer
 
 
 @pytest.mark.asyncio

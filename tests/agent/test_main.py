@@ -235,3 +235,10 @@ def test_no_permission(agent: Agent) -> None:
         done = subprocess.run(command, capture_output=True, text=True, timeout=START_S, check=False)
     assert done.returncode == 3, done.stderr
     assert f"data folder {data} can't be used: permission denied" in done.stderr
+
+
+def test_the_version_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith("coordd-agent ")

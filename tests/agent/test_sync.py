@@ -49,6 +49,9 @@ def test_new_output_alone_can_wait_but_a_status_takes_it_along() -> None:
     copy = CatalogCopy(
         NODE, {"web": WEB}, {"service:web": catalog_check("service:web", registry.checks["service:web"])}
     )
+    registry.report("service:web", "critical", "refused")
+    [first] = difference(NODE, registry, copy, held={"service:web"})  # until now nobody could see why
+    take_over(copy, NODE, first)
     registry.report("service:web", "critical", "another text")
     assert difference(NODE, registry, copy, held={"service:web"}) == []
     assert len(difference(NODE, registry, copy)) == 1

@@ -11,6 +11,7 @@ import time
 
 import msgspec
 
+from coordd.log_output import Log
 from coordd.messages.peer import Hello
 from coordd.raft.core import Raft
 from coordd.raft.output import Fact
@@ -22,7 +23,6 @@ from coordd.server.founding import Founding
 from coordd.server.greetings import Greetings
 from coordd.server.helper import Helper
 from coordd.server.links import PeerLinks
-from coordd.server.log_output import Log
 from coordd.server.node import Node
 from coordd.server.observed import Observed
 from coordd.server.operator import Operator

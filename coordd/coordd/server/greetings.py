@@ -5,6 +5,7 @@ A server that waits to join asks the member of its `[join]` table for the list o
 """
 
 from coordd.errors import ConfigError, ConflictError, CoorddError, RequestError
+from coordd.log_output import Log
 from coordd.messages.client import PROTOCOL_VERSION, Request, Servers, ServersRequest
 from coordd.messages.codec import decode_reply, encode_request
 from coordd.messages.peer import Hello
@@ -12,7 +13,6 @@ from coordd.raft.events import Founded
 from coordd.raft.output import Accepted
 from coordd.server.founding import Founding
 from coordd.server.links import PeerLinks
-from coordd.server.log_output import Log
 from coordd.server.node import Node
 from coordd.server.operator import Operator
 from coordd.server.roster import Contact, Roster

@@ -14,9 +14,10 @@ from types import FrameType
 
 from coordd.config import load
 from coordd.errors import ConfigError, CoorddError, InUseError, StorageError
+from coordd.log_output import open_log
 from coordd.server.daemon import Daemon
-from coordd.server.log_output import open_log
 from coordd.server.settings import ServerSettings
+from coordd.version import ShowVersion
 
 __all__ = ["main"]
 
@@ -60,6 +61,7 @@ def run(arguments: list[str]) -> int:
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="coordd", description="One server of a coordd cluster.")
+    parser.add_argument("--version", action=ShowVersion)
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="settings, see configs/server.toml")
     parser.add_argument("--log-format", choices=("text", "json"), help="overrides log_format of the file")
     return parser.parse_args(arguments)

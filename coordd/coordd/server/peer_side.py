@@ -5,12 +5,12 @@ A message counts only if its key was believed (`links`), if it is of this cluste
 of this server.
 """
 
+from coordd.log_output import Log
 from coordd.messages.peer import Beats, Hello, PeerMessage, SnapshotChunk, SnapshotCredit
 from coordd.raft.events import SnapshotReceived
 from coordd.server.beats import BeatRelay
 from coordd.server.greetings import Greetings
 from coordd.server.links import PeerLinks
-from coordd.server.log_output import Log
 from coordd.server.node import Node
 from coordd.server.observed import Observed
 from coordd.server.roster import Roster
