@@ -31,6 +31,7 @@ from coordd.messages.local import (
     UpdateTtlCheck,
 )
 from coordd.transport.security import generate
+from coordd_agent.main import main
 from coordd_cli.processes import free_ports
 
 HOST = "127.0.0.1"
