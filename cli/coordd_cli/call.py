@@ -43,11 +43,19 @@ SERVERS: TypeAlias = Annotated[
     typer.Option("--server", metavar="ADDRESS@KEY", help="Ask this server, not the agent. May be repeated."),
 ]
 TOKEN_FILE: TypeAlias = Annotated[Path | None, typer.Option("--token-file", help="File with the ACL token's secret.")]
-OUTPUT: TypeAlias = Annotated[str | None, typer.Option("--output", metavar="table|json", help="How to print results.")]
-TIMEOUT: TypeAlias = Annotated[float | None, typer.Option("--timeout", help="Seconds to wait for an answer.")]
+OUTPUT: TypeAlias = Annotated[
+    str | None, typer.Option("--output", metavar="table|json", help="How to print results; a table if left out.")
+]
+TIMEOUT: TypeAlias = Annotated[
+    float | None, typer.Option("--timeout", help="Seconds to wait for an answer; 10 if left out.")
+]
 CONSISTENCY: TypeAlias = Annotated[
     str | None,
-    typer.Option("--consistency", metavar="default|consistent|stale", help="Which servers may answer a read."),
+    typer.Option(
+        "--consistency",
+        metavar="default|consistent|stale",
+        help="Who answers a read: the leader; any server, up to date by a majority; any server as it is.",
+    ),
 ]
 
 _SHARED: dict[str, Any] = {
@@ -106,6 +114,9 @@ def command(function: Callable[Concatenate[Call, P], None]) -> Callable[..., Non
             function(call, *args, **kwargs)
         except CoorddError as error:
             raise typer.Exit(_report(error, render, call)) from error
+        except UnicodeEncodeError as error:
+            # The shell hands over any bytes; names and keys are text.
+            raise typer.Exit(_report(UsageError("an argument is not valid UTF-8"), render, call)) from error
         finally:
             if call is not None:
                 call.close()

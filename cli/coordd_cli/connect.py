@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from coordd.client import Client, asks
-from coordd.errors import CoorddError, TransportError
+from coordd.errors import CoorddError, DeniedError, TransportError
 from coordd.messages.client import Body, Consistency, Info, Query, ReadResult, ServerInfo
 from coordd.messages.command import Command
 from coordd.messages.local import LocalBody
@@ -98,6 +98,8 @@ def role_of(server: ServerInfo, answers: Mapping[str, Info]) -> str:
 def _answer(future: "Future[Info]") -> Info | None:
     try:
         return future.result()
+    except DeniedError:
+        return Info({})  # it is there, and does not tell us more
     except CoorddError:
         return None
 

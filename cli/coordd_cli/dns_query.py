@@ -68,7 +68,9 @@ def _question(name: str, record_type: str) -> dnslib.DNSRecord:
         question.header.id = secrets.randbits(16)
         question.add_ar(dnslib.EDNS0(udp_len=_EDNS_BYTES))
         question.pack()
-    except (dnslib.DNSError, UnicodeError, ValueError) as error:
+    except UnicodeError as error:
+        raise InvalidError(f"{name!r} is no DNS name: a part between dots has 1 to 63 characters") from error
+    except (dnslib.DNSError, ValueError) as error:
         raise InvalidError(f"{name!r} can't be asked for: {error}") from error
     return question
 

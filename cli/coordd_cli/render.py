@@ -11,9 +11,11 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["Renderer", "as_object", "visible"]
+__all__ = ["Renderer", "as_object", "shortened", "visible"]
 
 Row = Mapping[str, Any]
+
+CELL_CHARACTERS = 120
 
 
 def as_object(value: Any) -> Any:
@@ -47,6 +49,13 @@ def visible(value: Any) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def shortened(value: Any) -> str:
+    """The beginning of a long text, for a cell of a table."""
+    # The slice first: a value may have half a megabyte.
+    text = visible(value[: CELL_CHARACTERS + 1])
+    return text if len(text) <= CELL_CHARACTERS else text[: CELL_CHARACTERS - 1] + "…"
 
 
 class Renderer:

@@ -16,6 +16,7 @@ from coordd.messages.client import (
     CheckInfo,
     Checks,
     Error,
+    InfoRequest,
     LogRecord,
     LogRequest,
     LogTail,
@@ -24,6 +25,7 @@ from coordd.messages.client import (
     Read,
     ReadResult,
     ServiceInfo,
+    TransferRequest,
     Write,
 )
 from coordd.messages.command import CheckDefinition, KvPut, Register, ServiceDefinition
@@ -59,9 +61,25 @@ def test_keys_and_values(server: SmallCluster, environment: Environment) -> None
     assert run("list", "a/", "--keys")[1].split() == ["KEY", "a/x", "a/y"]
     assert [row["value"] for row in json.loads(run("list", "--output", "json")[1])] == ["second", None]
     assert "\\xff\\n\\x00" in run("list")[1]
+    assert run("put", "a/long", "v" * 1000)[0] == 0
+    assert run("list", "a/long")[1].splitlines()[1].split()[1] == "v" * 119 + "…"
+    assert json.loads(run("list", "a/long", "--output", "json")[1])[0]["value"] == "v" * 1000
     assert run("delete", "a/x")[0] == 0
     assert run("delete", "a/", "--recurse")[0] == 0
     assert run("list", "--output", "json")[1].strip() == "[]"
+
+
+def test_a_key_that_is_no_text_is_a_usage_error(server: SmallCluster, environment: Environment) -> None:
+    done = coordctl(*server.option, "kv", "put", "\udcff", "v", environment=environment)
+    assert (done.returncode, done.stderr) == (2, "coordctl: an argument is not valid UTF-8\n")
+
+
+def test_a_value_that_is_too_large_is_told_of_before_anything_is_sent(
+    server: SmallCluster, environment: Environment
+) -> None:
+    done = coordctl(*server.option, "kv", "put", "k", "-", environment=environment, stdin=bytes(512 * 1024 + 1))
+    assert (done.returncode, "at most 524288 bytes, not 524289" in done.stderr) == (1, True)
+    assert not server.seen
 
 
 def test_a_fence_that_is_not_held_is_refused(server: SmallCluster, environment: Environment) -> None:
@@ -172,6 +190,12 @@ def test_members_are_listed_without_a_leader(server: SmallCluster, environment: 
     assert "no agents are listed" in done.stderr
 
 
+def test_a_server_that_tells_us_nothing_of_itself_is_alive(server: SmallCluster, environment: Environment) -> None:
+    server.errors[InfoRequest] = Error("denied", "operator:read is needed")
+    done = coordctl(*server.option, "members", environment=environment)
+    assert done.stdout.splitlines()[1].split() == ["s1", "server", server.address, "alive", "leader"]
+
+
 def test_reports_for_ttl_checks(agent: SmallCluster, environment: Environment) -> None:
     agent.replies = {UpdateTtlCheck: Ok(7)}
     for word, status in (("pass", "passing"), ("warn", "warning"), ("fail", "critical")):
@@ -230,6 +254,9 @@ def test_the_operators_commands(server: SmallCluster, environment: Environment) 
     peers = json.loads(run("list-peers", "--output", "json"))
     assert [(one["name"], one["role"], one["match"]) for one in peers] == [("s1", "leader", 9)]
     assert run("log").splitlines()[1].split() == ["3", "1", "KvPut", "key", "a"]
+    server.replies[TransferRequest] = Ok(0, "s2#0 leads now")
+    assert run("transfer-leader") == "s2 leads\n"
+    assert json.loads(run("transfer-leader", "--output", "json")) == {"leader": "s2"}
     run("add-peer", "s4", "--raft", "1.1.1.1:1", "--client", "1.1.1.1:2", "--public-key", "k" * 40)
     assert server.seen[-1] == AddServerRequest("s4", "1.1.1.1:1", "1.1.1.1:2", "k" * 40)
 
@@ -259,6 +286,9 @@ def test_access_control(server: SmallCluster, environment: Environment, tmp_path
     run(*as_root, "acl", "token", "update", "anonymous")
     run("kv", "put", "a", "anybody", status=4)
     run(*as_root, "acl", "token", "delete", accessor)
+    run(*as_root, "acl", "token", "delete", accessor, status=3)
+    run(*as_root, "acl", "policy", "delete", "no-such", status=3)
+    run(*as_root, "acl", "policy", "delete", "p")
     run("--token-file", str(narrow), "kv", "put", "a", "b", status=4)
     secret = root.read_text().strip()
     assert secret not in json.dumps(tokens)

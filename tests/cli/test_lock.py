@@ -174,11 +174,12 @@ def test_a_deaf_command_is_killed_before_the_ttl_runs_out(server: SmallCluster, 
     """It writes the time into a file as long as it lives: no line may be younger than the last renewal plus the TTL."""
     file = tmp_path / "alive"
     program = (
-        "import signal, sys, time\n"
+        "import os, signal, sys, time\n"
         "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
         "print('up', flush=True)\n"
         "while True:\n"
-        "    open(sys.argv[1], 'w').write(str(time.monotonic()))\n"
+        "    open(sys.argv[1] + '.new', 'w').write(str(time.monotonic()))\n"
+        "    os.replace(sys.argv[1] + '.new', sys.argv[1])\n"
         "    time.sleep(0.01)\n"
     )
     process = start("a", "--ttl", "2s", "--", sys.executable, "-c", program, str(file))

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from coordd.errors import ConfigError
+from coordd.errors import ConfigError, NotFoundError
 from coordd.messages.client import ListPolicies, ListTokens, Policies, Tokens
 from coordd.messages.command import (
     AclBootstrap,
@@ -84,7 +84,9 @@ def list_tokens(call: Call) -> None:
 @token.command("delete")
 @command
 def delete_token(call: Call, accessor: Annotated[str, typer.Argument(help="Not the secret.")]) -> None:
-    """Delete a token."""
+    """Delete a token. Exit code 3 if there is none: a misspelt one must not pass for one that is deleted."""
+    if not any(one.accessor == accessor for one in call.link.read(ListTokens(), Tokens).tokens):
+        raise NotFoundError(f"there is no token with the accessor {accessor!r}")
     done = call.link.write(AclDeleteToken(accessor), Done)
     call.render.done(f"token {accessor} is deleted", accessor=accessor, index=done.index)
 
@@ -118,7 +120,9 @@ def list_policies(call: Call, name: Annotated[str, typer.Argument(help="Only thi
 @policy.command("delete")
 @command
 def delete_policy(call: Call, name: Annotated[str, typer.Argument(help="The policy's name.")]) -> None:
-    """Delete a policy. Tokens that name it lose what it allowed."""
+    """Delete a policy. Tokens that name it lose what it allowed. Exit code 3 if there is none."""
+    if not call.link.read(ListPolicies(name), Policies).policies:
+        raise NotFoundError(f"there is no policy {name!r}")
     done = call.link.write(AclDeletePolicy(name), Done)
     call.render.done(f"policy {name} is deleted", name=name, index=done.index)
 

@@ -5,10 +5,12 @@ from typing import Annotated
 
 import typer
 
-from coordd.errors import ConflictError, NotFoundError
+from coordd.errors import ConflictError, InvalidError, NotFoundError
 from coordd.messages.client import Keys, KvGet, KvList, KvPair, KvPairs
+from coordd.messages.codec import MAX_VALUE_BYTES
 from coordd.messages.command import Done, Fence, KvDelete, KvDeleteTree, KvPut
 from coordd_cli.call import Call, UsageError, command
+from coordd_cli.render import shortened
 from coordd_cli.words import parse_fence, read_bytes
 
 app = typer.Typer(no_args_is_help=True, help="Read and write keys.")
@@ -49,7 +51,10 @@ def put(
     flags: Annotated[int, typer.Option(min=0, help="A number kept beside the value.")] = 0,
 ) -> None:
     """Set a key."""
-    done = call.link.write(KvPut(key, read_bytes(value), flags, cas=cas, fence=fence), Done)
+    content = read_bytes(value)
+    if len(content) > MAX_VALUE_BYTES:
+        raise InvalidError(f"a value has at most {MAX_VALUE_BYTES} bytes, not {len(content)}")
+    done = call.link.write(KvPut(key, content, flags, cas=cas, fence=fence), Done)
     _demand(done, key, cas)
     call.render.done(
         f"{key}: version {done.version}, index {done.index}", key=key, index=done.index, version=done.version
@@ -81,19 +86,20 @@ def list_(
     keys: Annotated[bool, typer.Option("--keys", help="Leave the values out.")] = False,
     separator: Annotated[str, typer.Option(help="Fold keys that go on behind this into one; keys only.")] = "",
 ) -> None:
-    """List keys with their values."""
+    """List keys with their values; a table shows the beginning of long ones."""
     if keys or separator:
         names = call.link.read(KvList(prefix, keys_only=True, separator=separator), Keys).keys
         call.render.rows([{"key": name} for name in names], ["key"])
     else:
         found = call.link.read(KvList(prefix), KvPairs).pairs
-        rows = [_row(one) if call.render.json else _row(one) | {"value": one.value} for one in found]
+        rows = [_row(one) if call.render.json else _row(one) | {"value": shortened(one.value)} for one in found]
         call.render.rows(rows, ["key", "value", "version", "modify_index"])
 
 
 def _demand(done: Done, key: str, cas: int | None) -> None:
     if not done.ok:
-        raise ConflictError(f"{key} was not changed: its modify index is not {cas}")
+        reason = f"its modify index is not {cas}" if cas else "it exists"
+        raise ConflictError(f"{key} was not changed: {reason}")
 
 
 def _row(pair: KvPair) -> dict[str, object]:

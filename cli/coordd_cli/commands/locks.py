@@ -40,11 +40,21 @@ def lock(
         list[str] | None, typer.Argument(metavar="-- COMMAND [ARGUMENT]...", help="What to run while it is held.")
     ] = None,
     ttl: Annotated[
-        int, typer.Option(parser=milliseconds, metavar="DURATION", help="How soon others get it if this host vanishes.")
+        int,
+        typer.Option(
+            parser=milliseconds,
+            metavar="DURATION",
+            show_default="15s",
+            help="How soon others get it if this host vanishes.",
+        ),
     ] = 15_000,
     wait: Annotated[
         int | None,
-        typer.Option(parser=milliseconds, metavar="DURATION", help="How long to queue; 0: not at all; else for ever."),
+        typer.Option(
+            parser=milliseconds,
+            metavar="DURATION",
+            help="How long to queue; 0: not at all, exit code 1 if it is held; for ever if left out.",
+        ),
     ] = None,
     pass_exit: Annotated[
         bool, typer.Option("--pass-exit", help="End with the command's own exit code, not 1, when it fails.")
@@ -53,7 +63,7 @@ def lock(
     """Run a command while holding a lock: coordctl lock NAME -- COMMAND. Or list locks: coordctl lock list.
 
     The command finds its fencing token in COORD_LOCK_TOKEN and the lock's name in COORD_LOCK_NAME. It is ended before
-    the lock could be somebody else's (exit code 6).
+    the lock could be somebody else's (exit code 6). A DURATION is 500ms, 15s, 10m or 1h; a plain number means seconds.
     """
     if not arguments:
         if name != "list":

@@ -16,7 +16,7 @@ from coordd.messages.client import (
     ServersRequest,
     TransferRequest,
 )
-from coordd.types import server_name
+from coordd.types import ServerId, server_name
 from coordd_cli.call import Call, command
 from coordd_cli.render import as_object
 
@@ -98,7 +98,9 @@ def transfer_leader(
 ) -> None:
     """Hand leadership over."""
     reply = call.link.request(TransferRequest(name), Ok)
-    call.render.done(f"{name or reply.text or 'another server'} leads", leader=name or reply.text)
+    # The text begins with the new leader's id.
+    leader = name or server_name(ServerId(reply.text.partition(" ")[0])) or "another server"
+    call.render.done(f"{leader} leads", leader=leader)
 
 
 @raft.command("log")

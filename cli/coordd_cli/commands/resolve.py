@@ -10,7 +10,7 @@ import typer
 from coordd.config import split_address
 from coordd.errors import CoorddError, InvalidError, NotFoundError
 from coordd.messages.client import Info, InfoRequest
-from coordd_cli.call import Call, command
+from coordd_cli.call import Call, UsageError, command
 
 __all__ = ["add_to"]
 
@@ -33,6 +33,8 @@ def resolve(
     """Ask the agent's DNS. Exit code 3 if there is no such name or no such record."""
     from coordd_cli import dns_query
 
+    if record_type.upper() not in dns_query.record_types():
+        raise UsageError(f"{record_type!r} is no type of DNS record; try A, AAAA, SRV, TXT, PTR or ANY")
     address, domain = _dns_place(call)
     host, port = split_address(address)
     full = name if "." in name else f"{name}.service.{domain}"

@@ -26,6 +26,7 @@ from coordd.messages.local import (
     UpdateTtlCheck,
 )
 from coordd_cli.call import Call, UsageError, command
+from coordd_cli.render import shortened
 from coordd_cli.words import milliseconds, pairs
 
 services = typer.Typer(no_args_is_help=True, help="Register and list services.")
@@ -50,10 +51,20 @@ def register(
     http: Annotated[str, typer.Option(metavar="URL", help="Check by HTTP: 2xx passes, 429 warns.")] = "",
     tcp: Annotated[str, typer.Option(metavar="HOST:PORT", help="Check by a TCP connection.")] = "",
     ttl: Annotated[
-        int, typer.Option(parser=milliseconds, metavar="DURATION", help="Check that the service reports so often.")
+        int,
+        typer.Option(
+            parser=milliseconds,
+            metavar="DURATION",
+            show_default=False,
+            help="Check that the service reports this often, by `coordctl checks pass`.",
+        ),
     ] = 0,
-    interval: Annotated[int, typer.Option(parser=milliseconds, metavar="DURATION", help="Between checks.")] = 10_000,
-    check_timeout: Annotated[int, typer.Option(parser=milliseconds, metavar="DURATION", help="Of one check.")] = 10_000,
+    interval: Annotated[
+        int, typer.Option(parser=milliseconds, metavar="DURATION", show_default="10s", help="Between checks.")
+    ] = 10_000,
+    check_timeout: Annotated[
+        int, typer.Option(parser=milliseconds, metavar="DURATION", show_default="10s", help="Of one check.")
+    ] = 10_000,
 ) -> None:
     """Put a service of this host under the agent's care, in place of one with the same id."""
     service = ServiceDefinition(id or name, name, tuple(tag or ()), address, port, pairs(meta or ()))
@@ -104,13 +115,16 @@ def list_checks(
     status: Annotated[str, typer.Option(help="Only passing, warning or critical ones.")] = "",
     local: Local = False,
 ) -> None:
-    """List checks with their newest results."""
+    """List checks with their newest results; a table shows the beginning of long ones."""
     if local:
         found = call.link.local_read(ListLocalChecks(service), Checks).checks
     else:
         found = call.link.read(ListChecks(node, service, status), Checks).checks
     wanted = [one for one in found if node in ("", one.node) and status in ("", one.check.status)]
-    call.render.rows(map(_check, wanted), ["node", "check", "service", "status", "output"])
+    rows = [_check(one) for one in wanted]
+    if not call.render.json:
+        rows = [row | {"output": shortened(row["output"])} for row in rows]
+    call.render.rows(rows, ["node", "check", "service", "status", "output"])
 
 
 @checks.command("pass")
