@@ -13,6 +13,7 @@ import pytest
 from coordd.client import Client, Fence
 from coordd.errors import ConflictError, LockLostError
 from coordd.messages.client import (
+    Body,
     Error,
     KvGet,
     KvPairs,
@@ -80,7 +81,7 @@ def test_a_stopped_leader_gives_no_stale_value_or_grant_when_it_goes_on(cluster:
 
 def ask_for_everything(straight: Straight, session: str) -> list[int]:
     """Requests that an old leader must not answer from what it knows; their numbers."""
-    bodies = [
+    bodies: list[Body] = [
         Read(KvGet("a")),
         Read(KvGet("a"), "consistent"),
         Read(ListLocks("job")),
