@@ -31,7 +31,7 @@ class Storm:
 
     def begin(self) -> None:
         self._writers.start()
-        self._progress()
+        self.progress()
 
     def kill(self, victims: list[ServerProcess]) -> None:
         """At some moment; they come back at some later one."""
@@ -41,7 +41,7 @@ class Storm:
         self._pause(0.5)
         for server in victims:
             server.start(preload=self._preload)
-        self._progress()
+        self.progress()
 
     def victim(self) -> ServerProcess:
         """The leader as often as all others together."""
@@ -51,7 +51,11 @@ class Storm:
     def end(self) -> dict[str, Book]:
         return self._writers.finish()
 
-    def _progress(self) -> None:
+    def abandon(self) -> None:
+        """End the writers, whatever their writes came to."""
+        self._writers.stop()
+
+    def progress(self) -> None:
         """The cluster takes writes again."""
         before = self._writers.count
         wait_for(lambda: self._writers.count >= before + 50, "acknowledged writes")

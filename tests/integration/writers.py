@@ -152,6 +152,14 @@ class Writers:
         """Acknowledged writes of all."""
         return sum(writer.count for writer in self._all)
 
+    def stop(self) -> None:
+        """End them, whatever they were doing came to."""
+        for writer in self._all:
+            writer.finish()
+        for writer in self._all:
+            writer.join(60)
+            assert not writer.is_alive(), f"{writer.name} hangs"
+
     def finish(self) -> dict[str, Book]:
         """Stop them, and give back all their books by key. Raises: what a writer did not expect."""
         for writer in self._all:
