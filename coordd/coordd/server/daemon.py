@@ -32,7 +32,8 @@ from coordd.server.settings import ServerSettings
 from coordd.server.snapshots import Snapshots
 from coordd.server.terms import LeaderDuties
 from coordd.server.upkeep import Upkeep
-from coordd.state.machine import Machine
+from coordd.state.machine import Machine, examine
+from coordd.storage.identity import Identity
 from coordd.storage.log_store import LogStore
 from coordd.storage.recovery import Recovered
 from coordd.storage.snapshot_store import SnapshotStore
@@ -81,6 +82,7 @@ class Daemon:
                 settings.name,
                 tail_bytes=settings.raft.memory_tail_bytes,
                 wal_limit=settings.storage.wal_limit_bytes,
+                approve=self._approve,
             )
         except BaseException:
             self._close_sockets()
@@ -92,6 +94,12 @@ class Daemon:
             self._close_sockets()
             raise
 
+    def _approve(self, identity: Identity, recovered: Recovered) -> None:
+        """Before the first change to a used folder: it is ours, and its state is whole."""
+        require_membership(self._settings, identity.server, self._pair.public, _newest_configuration(recovered))
+        if recovered.base.state_file:
+            examine(str(self._settings.data_dir / recovered.base.state_file))
+
     # --- putting it together ------------------------------------------------------------------------------------------
 
     def _assemble(self) -> None:
@@ -99,9 +107,8 @@ class Daemon:
         self._me = identity.server
         self._files = SnapshotStore(settings.data_dir)
         recovered = self._recover()
-        require_membership(settings, self._me, self._pair.public, _newest_configuration(recovered))
         self._files.remove_all_but({recovered.base.state_file})
-        machine = Machine.open(str(self._files.path(recovered.base.state_file)))
+        machine = Machine.open(str(self._files.path(recovered.base.state_file)), examined=True)
         self._observed = Observed()
         self._roster = Roster(self._pair.public, _contacts(settings))
         self._links = PeerLinks(self._peer_sockets, self._gate, self._roster, self._observed)

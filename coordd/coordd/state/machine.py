@@ -37,7 +37,7 @@ from coordd.state.sessions import SessionAlive
 from coordd.state.topics import Topic, reap, topic_index
 from coordd.types import Configuration, Index, Term
 
-__all__ = ["Answer", "Applied", "Machine"]
+__all__ = ["Answer", "Applied", "Machine", "examine"]
 
 _META = "machine"
 _BUSY_SECONDS = 5.0
@@ -87,14 +87,15 @@ class Machine:
         """Topics touched by the last `apply`."""
 
     @classmethod
-    def open(cls, path: str, *, limits: Limits | None = None) -> "Machine":
-        """Open a state file and check its digest, or make one; `path` may be ":memory:".
+    def open(cls, path: str, *, limits: Limits | None = None, examined: bool = False) -> "Machine":
+        """Open a state file and check its digest, or make one; `path` may be ":memory:". `examined`: `examine` has just
+        found it whole.
 
         Raises: DamagedError if the rows are not those that were written, StorageError if the file can't be used.
         """
         limits = limits or Limits()
-        if Path(path).exists() and Path(path).stat().st_size > 0:
-            _examine(path, limits)
+        if not examined:
+            examine(path, limits)
         machine = cls(_connect(path), limits)
         with _closed_on_error(path, machine._connection):
             if machine._version() == 0:
@@ -313,16 +314,18 @@ class Machine:
         )
 
 
-def _examine(path: str, limits: Limits) -> None:
-    """Read the whole file without changing it, nor its WAL: what is damaged stays as evidence.
+def examine(path: str, limits: Limits | None = None) -> None:
+    """Read the whole file, if there is one, without changing it, nor its WAL: what is damaged stays as evidence.
 
     Raises: DamagedError, StorageError.
     """
+    if not Path(path).exists() or not Path(path).stat().st_size:
+        return
     beside = [side for suffix in ("-wal", "-shm") if not (side := Path(path + suffix)).exists()]
     try:
         connection = sqlite3.connect(f"{Path(path).absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
         with _closed_on_error(path, connection):
-            _check(path, Machine(connection, limits))
+            _check(path, Machine(connection, limits or Limits()))
         connection.close()
     except BaseException:
         for side in beside:  # a reader leaves them behind empty, where there were none

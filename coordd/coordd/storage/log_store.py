@@ -11,7 +11,7 @@ StorageError the process must end without trying again (rule 8); `abandon` then 
 One connection, used by one thread at a time.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TypeAlias
@@ -75,10 +75,17 @@ class LogStore:
 
     @classmethod
     def open(
-        cls, folder: Path, name: str, *, tail_bytes: int = TAIL_BYTES, wal_limit: int = WAL_LIMIT_BYTES
+        cls,
+        folder: Path,
+        name: str,
+        *,
+        tail_bytes: int = TAIL_BYTES,
+        wal_limit: int = WAL_LIMIT_BYTES,
+        approve: Callable[[Identity, Recovered], None] = lambda identity, recovered: None,
     ) -> "LogStore":
         """Open the log of server `name`, or begin one in an empty folder, which is created if need be.
 
+        `approve` sees what was found before anything is changed, and may refuse it by raising.
         Raises: DamagedError, InUseError, StorageError, each naming the path; then no file has changed.
         """
         prepare_folder(folder)
@@ -86,6 +93,8 @@ class LogStore:
         try:
             identity = read_identity(folder, name)
             found = examine(folder, identity is not None, tail_bytes)
+            if identity is not None and found is not None:
+                approve(identity, found[1].recovered)
         except BaseException:
             lock.undo()
             raise
