@@ -173,7 +173,7 @@ class LimitSettings:
         "longest wait of a blocking read", default=600_000, unit="ms", least=1_000, most=3_600_000
     )
     watch_idle_ms: int = setting(
-        "silence of a client after which its subscriptions end", default=30_000, unit="ms", least=1_000, most=3_600_000
+        "silence of a client after which its subscriptions end", default=30_000, unit="ms", least=25_000, most=3_600_000
     )
 
 

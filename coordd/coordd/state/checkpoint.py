@@ -15,7 +15,10 @@ __all__ = ["checkpoint_file"]
 def checkpoint_file(path: Path) -> None:
     """Move and sync what is committed by now. Raises: StorageError."""
     try:
-        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        # mode=rw: the file may be replaced by a snapshot meanwhile, and must not be made anew under its old name.
+        with closing(
+            sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None)
+        ) as connection:
             connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
     except sqlite3.Error as error:
         raise StorageError(f"{path} can't be made durable ({error}): check the disk, then restart") from error
