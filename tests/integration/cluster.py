@@ -253,7 +253,13 @@ class ServerCluster:
                 except FOR_NOW:
                     begun_again = True
                     return None
-                except (ConflictError, NotFoundError) as error:
+                except ConflictError as error:
+                    if "healthy voters" in str(error):
+                        return None  # a leader that has just taken office has not heard everybody yet
+                    if begun_again:
+                        return Ok(0, str(error))
+                    raise
+                except NotFoundError as error:
                     if begun_again:
                         return Ok(0, error.text)
                     raise
