@@ -529,7 +529,6 @@ REPLICATED: tuple[Removal, ...] = (
         "min(back_to, rejected - 1)",
         "rejected - 1",
         REPLICATION + "test_rule_38_a_rejection_skips_a_whole_term",
-        REPLICATION + "test_rule_38_at_most_one_probe_for_each_term",
     ),
     gone(
         38,
