@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from coordd.errors import ConfigError
-from coordd.server.belonging import require_listed_key, require_membership
+from coordd.server.belonging import require_listed_key, require_membership, was_removed
 from coordd.server.main import run
 from coordd.server.settings import ServerEntry, ServerSettings
 from coordd.transport.security import generate, write_key_file
@@ -70,3 +70,16 @@ def test_a_process_under_another_servers_key_ends_and_leaves_nothing(
     assert run(["--config", str(tmp_path / "server.toml")]) == 2
     assert "one of them is another server's" in capsys.readouterr().err
     assert not (tmp_path / "data").exists()
+
+
+def test_a_removal_is_seen_also_by_who_hears_of_everything_at_once() -> None:
+    """A server that lags gets its first membership and its last in one message."""
+    member = Member(ME, "127.0.0.1:1", "127.0.0.1:2", OURS.public, voter=True)
+    with_us = Configuration("c", "prod", (member,))
+    without = Configuration("c", "prod", ())
+    assert was_removed(ME, [with_us, without])
+    assert not was_removed(ME, [])
+    assert not was_removed(ME, [with_us])
+    assert not was_removed(ME, [without]), "not a member yet"
+    assert not was_removed(ME, [without, with_us])
+    assert not was_removed(ME, [with_us, without, with_us]), "added again"

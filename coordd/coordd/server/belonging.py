@@ -4,11 +4,13 @@ A server under a key that nobody expects is refused by all others, in their logs
 better not to start. Every mismatch is a ConfigError that names the two things that differ.
 """
 
+from collections.abc import Sequence
+
 from coordd.errors import ConfigError
 from coordd.server.settings import ServerSettings
 from coordd.types import Configuration, ServerId
 
-__all__ = ["require_listed_key", "require_membership"]
+__all__ = ["require_listed_key", "require_membership", "was_removed"]
 
 
 def require_listed_key(settings: ServerSettings, public_key: str) -> None:
@@ -19,6 +21,16 @@ def require_listed_key(settings: ServerSettings, public_key: str) -> None:
                 f"key file {settings.key_file} holds the public key {public_key}, but servers[{number}].public_key"
                 f" of {settings.name} is {entry.public_key}: one of them is another server's"
             )
+
+
+def was_removed(me: ServerId, configurations: Sequence[Configuration]) -> bool:
+    """Whether the newest of these configurations, oldest first, no longer has a member that an earlier one had.
+
+    Derived from what is known, not remembered: a server that lags may meet its first membership and its last in one message.
+    """
+    if not configurations or configurations[-1].member(me) is not None:
+        return False
+    return any(configuration.member(me) is not None for configuration in configurations)
 
 
 def require_membership(

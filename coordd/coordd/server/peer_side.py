@@ -9,6 +9,7 @@ from coordd.log_output import Log
 from coordd.messages.peer import Beats, Hello, PeerMessage, SnapshotChunk, SnapshotCredit
 from coordd.raft.events import SnapshotReceived
 from coordd.server.beats import BeatRelay
+from coordd.server.belonging import was_removed
 from coordd.server.greetings import Greetings
 from coordd.server.links import PeerLinks
 from coordd.server.node import Node
@@ -53,7 +54,7 @@ class PeerSide:
         self._log = log
         self._strangers: set[str] = set()
         """Keys that were told of once; only accepted keys get this far."""
-        self._member = False
+        self._told_removed = False
 
     def take_in(self, now: float) -> None:
         """Messages that have come."""
@@ -116,8 +117,8 @@ class PeerSide:
         if configurations:
             self._links.cluster_id = configurations[-1].cluster_id
             self._store.join(self._links.cluster_id)
-            member = configurations[-1].member(self._me) is not None
-            if self._member and not member:
+            removed = was_removed(self._me, [configuration for _, configuration in replica.configurations])
+            if removed and not self._told_removed:
                 self._log.warning("removed", cluster=self._links.cluster_id, advice="stop this server")
-            self._member = member
+            self._told_removed = removed
         self._links.follow_roster()
