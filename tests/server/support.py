@@ -314,7 +314,7 @@ class Desk:
         )
         listed = [Contact(f"s{n}", f"10.0.0.{n}:8310", f"10.0.0.{n}:8311", KEY(f"s{n}")) for n in (1, 2, 3)]
         self.roster = Roster(KEY("s1"), listed)
-        self.founding = Founding(words.hello(world.me), KEY("s1"))
+        self.founding = Founding(words.hello(world.me))
         self.duties = LeaderDuties(
             node=world.node,
             propose=lambda command, now: self.side.api.propose(command, now),

@@ -12,7 +12,7 @@ LISTED = {name: Contact(name, f"{name}:8310", f"{name}:8311", key(name)) for nam
 
 
 def founding() -> Founding:
-    return Founding(hello(ONE), key("s1"))
+    return Founding(hello(ONE))
 
 
 def test_it_waits_for_everybody_else() -> None:
@@ -63,7 +63,7 @@ def test_it_is_refused_when_a_listed_server_belongs_elsewhere(strange: dict[str,
 
 
 def test_it_is_refused_when_this_server_belongs_to_a_cluster() -> None:
-    f = Founding(hello(ONE, cluster="c9"), key("s1"))
+    f = Founding(hello(ONE, cluster="c9"))
     f.heard(hello(TWO), key("s2"))
     f.heard(hello(THREE), key("s3"))
     with pytest.raises(ConflictError, match="s1"):

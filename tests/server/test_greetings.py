@@ -33,7 +33,7 @@ class Around:
         self.cluster_id = ""
         self.said: list[tuple[str, PeerMessage]] = []
         self.roster = Roster(key("s1"), [Contact(f"s{n}", f"s{n}:1", f"s{n}:2", key(f"s{n}")) for n in (1, 2, 3)])
-        self.founding = Founding(hello(ONE), key("s1"))
+        self.founding = Founding(hello(ONE))
         self.log = Log()
         self.founding_asked = False
         self.outcomes: list[str] = []

@@ -163,7 +163,7 @@ class Daemon:
         settings, node = self._settings, self._node
         answers = ClientAnswers(self._client_socket)
         hello = Hello(settings.name, self._me, self._store.identity.boot, settings.cluster_name, "", 0)
-        founding = Founding(hello, self._pair.public)
+        founding = Founding(hello)
         duties = self._make_duties()
         beats = BeatRelay(node, duties, self._links.send, clock)
         self._operator = Operator(
@@ -354,7 +354,7 @@ class Daemon:
             "pending_writes": len(self._clients.proposals),
             "watches": len(self._clients.watches),
             "checkpoints": self._upkeep.checkpoints,
-            "snapshots_sent_files": self._snapshots.built,
+            "snapshots_built": self._snapshots.built,
         }
 
     def _close_sockets(self) -> None:

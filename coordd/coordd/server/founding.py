@@ -18,9 +18,8 @@ __all__ = ["Founding"]
 class Founding:
     """Mutable; on every server, of use on one."""
 
-    def __init__(self, me: Hello, own_key: str) -> None:
+    def __init__(self, me: Hello) -> None:
         self._me = me
-        self._own_key = own_key
         self._heard: dict[str, tuple[Hello, str]] = {}
         """Name → (newest hello, key that proved it)."""
 

@@ -233,6 +233,7 @@ class Node:
         return self._step(events.TransferRequested(target), now).transfer or Refusal.NOT_LEADER
 
     def snapshot_sent(self, event: events.SnapshotSent | events.SnapshotFailed, now: float) -> None:
+        self.observed.snapshots_sent += isinstance(event, events.SnapshotSent)
         self._step(event, now)
 
     def snapshot_received(self, event: events.SnapshotReceived, now: float) -> None:

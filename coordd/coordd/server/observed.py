@@ -14,7 +14,6 @@ class Observed:
     dropped: int = 0
     """Messages to peers that found no connection or no room."""
     compactions: int = 0
-    snapshots_built: int = 0
     snapshots_sent: int = 0
     snapshots_installed: int = 0
     elections_begun: int = 0
@@ -23,7 +22,6 @@ class Observed:
     reads_lease: int = 0
     reads_index: int = 0
     reads_stale: int = 0
-    refused_busy: int = 0
     tick_late_ms_max: float = 0.0
     """How late the loop came to a deadline at worst."""
     fsync_seconds: float = 0.0
