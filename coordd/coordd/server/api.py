@@ -8,10 +8,9 @@ requests to `operator`. A kind without an entry in the table does not get past s
 from collections.abc import Callable
 from typing import Any, get_args
 
-from coordd.acl.authorizer import Authorizer
+from coordd.acl.authorizer import Access
 from coordd.errors import (
     BusyError,
-    DeniedError,
     InvalidError,
     InvariantError,
     NoLeaderError,
@@ -23,8 +22,9 @@ from coordd.errors import (
 )
 from coordd.messages import client as wire
 from coordd.messages.codec import MAX_COMMAND_BYTES, decode_request
-from coordd.messages.command import Command, RegisterClient, command_decoder, encode
+from coordd.messages.command import Command, DestroySession, RegisterClient, command_decoder, encode
 from coordd.messages.entry import UNREADABLE, CommandHeader, encode_command
+from coordd.server.authority import Authority
 from coordd.server.node import Node
 from coordd.server.operator import Operator
 from coordd.server.proposals import Proposals
@@ -32,6 +32,7 @@ from coordd.server.reads import Reads
 from coordd.server.terms import LeaderDuties
 from coordd.server.waiting import Answers, Waiter, error_body
 from coordd.server.watches import Watches
+from coordd.state.permissions import Permission
 
 __all__ = ["Api"]
 
@@ -61,6 +62,7 @@ class Api:
     ) -> None:
         """`beats` passes an agent's sign of life on to the leader; `wall` is the wall clock, for the state time."""
         self._node = node
+        self._authority = Authority(node)
         self._answers = answers
         self._proposals = proposals
         self._reads = reads
@@ -106,28 +108,6 @@ class Api:
         if body is not None:
             self._answers.answer(waiter, body)
 
-    # --- who asks -----------------------------------------------------------------------------------------------------
-
-    def _authorizer(self, token: str) -> tuple[str, Authorizer]:
-        found = self._node.machine.authorizer(token)
-        if found is None:
-            raise DeniedError("ACL token not found: it is unknown here, or was deleted")
-        return found
-
-    def _demand(self, token: str, item: Command | wire.Query) -> tuple[str, Authorizer]:
-        """Accessor and authorizer of a token that may do this. Raises: DeniedError."""
-        accessor, authorizer = self._authorizer(token)
-        for permission in self._node.machine.required(item):
-            if not permission.granted(authorizer):
-                what = f' on "{permission.name}"' if permission.name else ""
-                raise DeniedError(f"permission denied: {permission.resource}:{permission.access}{what} is needed")
-        return accessor, authorizer
-
-    def _demand_operator(self, token: str, access: str) -> None:
-        _, authorizer = self._authorizer(token)
-        if not authorizer.allows("operator", "", access):  # type: ignore[arg-type]
-            raise DeniedError(f"permission denied: operator:{access} is needed")
-
     # --- writes -------------------------------------------------------------------------------------------------------
 
     def _write(self, request: wire.Request, body: wire.Write, waiter: Waiter, now: float) -> wire.ReplyBody | None:
@@ -139,7 +119,7 @@ class Api:
             command = command_decoder.decode(raw)
         except UNREADABLE as error:
             raise InvalidError(f"unreadable command: {error}") from error
-        self._demand(request.token, command)
+        self._authority.demand(request.token, command)
         if isinstance(command, RegisterClient) and body.client:
             raise InvalidError("a registration carries no client number")
         if max(body.client, body.number, body.lowest) > _LARGEST or min(body.client, body.number, body.lowest) < 0:
@@ -167,14 +147,14 @@ class Api:
     # --- reads --------------------------------------------------------------------------------------------------------
 
     def _read(self, request: wire.Request, body: wire.Read, waiter: Waiter, now: float) -> wire.ReplyBody | None:
-        self._demand(request.token, body.query)
+        self._authority.demand(request.token, body.query)
         if body.consistency == "default":
             self._must_lead()
         self._reads.ask(waiter, request.token, body, now)
         return None
 
     def _subscribe(self, request: wire.Request, body: wire.Subscribe, waiter: Waiter, now: float) -> None:
-        self._demand(request.token, body.query)
+        self._authority.demand(request.token, body.query)
         self._watches.subscribe(waiter, request.token, body, now)
 
     def _credit(self, request: wire.Request, body: wire.Credit, waiter: Waiter, now: float) -> None:
@@ -206,7 +186,7 @@ class Api:
         """Only a leader that has surely led after the client asked: a deposed one would promise what its successor, who
         gives everyone a TTL from its own beginning, does not know of."""
         self._must_lead()
-        self._duties.demand_session(request.token, body.session, self._authorizer)
+        self._authority.demand(request.token, DestroySession(body.session))
 
         def renewed(at: float) -> wire.Renewed:
             self._must_lead()
@@ -218,9 +198,7 @@ class Api:
         self._reads.confirm(waiter, renewed, now)
 
     def _agent_beat(self, request: wire.Request, body: wire.AgentBeat, waiter: Waiter, now: float) -> wire.BeatTaken:
-        _, authorizer = self._authorizer(request.token)
-        if not authorizer.allows("node", body.node, "write"):
-            raise DeniedError(f'permission denied: node:write on "{body.node}" is needed')
+        self._authority.demand_one(request.token, Permission("node", body.node, "write"))
         self._watches.heard(waiter.connection, now)
         self._beats(body.node)
         return wire.BeatTaken(self._duties.beat_interval_ms())
@@ -231,10 +209,11 @@ class Api:
         return self._operator.servers()
 
     def _info(self, request: wire.Request, body: wire.InfoRequest, waiter: Waiter, now: float) -> wire.ReplyBody:
-        self._demand_operator(request.token, "read")
+        self._authority.demand_one(request.token, Permission("operator", "", "read"))
         return self._operator.info(now)
 
     def _operate(self, request: wire.Request, body: Any, waiter: Waiter, now: float) -> wire.ReplyBody | None:
-        self._demand_operator(request.token, "read" if isinstance(body, wire.LogRequest) else "write")
+        access: Access = "read" if isinstance(body, wire.LogRequest) else "write"
+        self._authority.demand_one(request.token, Permission("operator", "", access))
         margin = min(_WAY_BACK_SECONDS, _WAY_BACK_SHARE * (waiter.deadline - now))
         return self._operator.handle(body, waiter._replace(deadline=waiter.deadline - margin), now)

@@ -9,11 +9,11 @@ sleeps in `watches` if not; what wakes it is evaluated with the same consistency
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from coordd.acl.authorizer import Authorizer
-from coordd.errors import BusyError, DeniedError, NoLeaderError, NotLeaderError, RequestError, TimedOutError
+from coordd.errors import BusyError, NoLeaderError, NotLeaderError, RequestError, TimedOutError
 from coordd.messages.client import Read, ReadResult, ReplyBody, View
 from coordd.messages.query import Query
 from coordd.raft.output import ReadReady
+from coordd.server.authority import Authority
 from coordd.server.node import Node
 from coordd.server.waiting import Answers, Waiter, error_body
 from coordd.server.watches import BlockedRead, Subscription, Watches
@@ -53,6 +53,7 @@ class Reads:
 
     def __init__(self, *, node: Node, answers: Answers, watches: Watches, limit: int, longest_wait: float) -> None:
         self._node = node
+        self._authority = Authority(node)
         self._answers = answers
         self._watches = watches
         self._limit = limit
@@ -193,7 +194,7 @@ class Reads:
         read = asked.read
         if read.index and asked.until > now:
             machine = self._node.machine
-            self._judge(asked.token, read.query)
+            self._authority.demand(asked.token, read.query)
             if max(1, machine.topic_index(machine.topics(read.query))) <= read.index:
                 self._watches.block(asked.waiter, asked.token, read, asked.until)
                 return
@@ -213,18 +214,9 @@ class Reads:
         )
 
     def _answer(self, token: str, query: Query) -> Answer:
-        accessor, authorizer = self._judge(token, query)
-        return self._node.machine.query(query, authorizer, accessor)
-
-    def _judge(self, token: str, query: Query) -> tuple[str, Authorizer]:
         """The token is judged at each evaluation: it may have been deleted while the read slept. Raises: DeniedError."""
-        found = self._node.machine.authorizer(token)
-        if found is None:
-            raise DeniedError("ACL token not found: it is unknown here, or was deleted")
-        for permission in self._node.machine.required(query):
-            if not permission.granted(found[1]):
-                raise DeniedError(f"permission denied: {permission.resource}:{permission.access} is needed")
-        return found
+        accessor, authorizer = self._authority.demand(token, query)
+        return self._node.machine.query(query, authorizer, accessor)
 
     # --- watches ------------------------------------------------------------------------------------------------------
 

@@ -7,9 +7,7 @@ forgets everything when it no longer leads: a new leader gives everyone a full T
 from collections.abc import Callable
 
 from coordd.acl.authorizer import Authorizer
-from coordd.errors import DeniedError
 from coordd.messages.command import Command, Deregister, ExpireClients, ExpireSessions, SetNodeStatus
-from coordd.messages.query import ListSessions, Sessions
 from coordd.server.expiry import BeatTimers, ClientTimers, SessionTimers
 from coordd.server.node import Node
 from coordd.server.state_time import StateTime
@@ -155,11 +153,3 @@ class LeaderDuties:
     def renew(self, session: str, now: float) -> int | None:
         """See `SessionTimers.renew`."""
         return self._sessions.renew(session, now) if self._term else None
-
-    def demand_session(self, token: str, session: str, authorizer_of: Callable[[str], tuple[str, Authorizer]]) -> None:
-        """Raises: DeniedError unless the token may write sessions of that session's node."""
-        _, authorizer = authorizer_of(token)
-        listed = self._node.machine.query(ListSessions(id=session), _EVERYTHING).value
-        for found in listed.sessions if isinstance(listed, Sessions) else ():
-            if not authorizer.allows("session", found.node, "write"):
-                raise DeniedError(f'permission denied: session:write on "{found.node}" is needed')
