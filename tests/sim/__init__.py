@@ -1,6 +1,7 @@
 """The deterministic simulator: one seed, one run, byte for byte.
 
     python -m tests.sim --seeds 1..200 --seconds 20      run seeds; a failing one prints the line that replays it
+    python -m tests.sim --next 500 --seconds 60 --jobs 2 --results docs/simulator.tsv      seeds never run before
     python -m tests.sim --seeds 7 --trace trace.txt      one run, told in full
     python -m tests.sim --seeds 7 --paranoid             messages as bytes, every invariant from scratch after each step
     python -m tests.sim.planted [NAME]                   is each planted bug still caught, and by which seed?

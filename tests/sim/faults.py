@@ -39,6 +39,7 @@ class Faults:
             "zombie": self._zombie,
             "restart": self._restart,
         }
+        self._around.counts.update({f"fault {kind}": 0 for kind in kinds})  # one that is never used is to be noticed
         self._kinds = {kind: act for kind, act in kinds.items() if chance.happens(0.7)} or kinds
         self._weights = {kind: chance.expovariate(1.0) + 0.1 for kind in self._kinds}
         self._weights["crash many"] = self._weights.get("crash many", 0.0) * 0.3

@@ -12,6 +12,8 @@ FLOORS: dict[str, tuple[float, float]] = {
     "leader permille": (400.0, 950.0),
 }
 """Least and most a simulated second, averaged over all runs; the last one averaged as it is."""
+LONG = 1000.0
+"""Simulated seconds in which every kind of what is counted beforehand with nothing must have happened."""
 
 
 @dataclass
@@ -42,11 +44,18 @@ class Summary:
         }
 
     def shortfalls(self) -> list[str]:
+        """What happened too rarely, and in a long series what never did."""
+        never = [name for name, count in sorted(self.counts.items()) if not count and self.simulated >= LONG]
         return [
             f"{name}: {value:.2f} is not within {FLOORS[name][0]:g} .. {FLOORS[name][1]:g}"
             for name, value in self.measured().items()
             if not FLOORS[name][0] <= value <= FLOORS[name][1]
-        ]
+        ] + [f"{name}: never" for name in never]
+
+    @property
+    def speed(self) -> float:
+        """Simulated seconds in one real second of one core."""
+        return self.simulated / max(self.real, 1e-9)
 
     def line(self) -> str:
         """One run on one line."""
@@ -55,11 +64,13 @@ class Summary:
             f"{c['events']} events, {c['operations']} operations, {c['faults']} faults, {c['fact leader']} elections, "
             f"{c['snapshots installed']} snapshots, {c['membership changes']} changes, "
             f"leader {c['leader permille'] / 10 / max(1, self.runs):.0f} %, "
-            f"{self.simulated / max(self.real, 1e-9):.0f} x real time"
+            f"{self.speed:.0f} x real time"
         )
 
     def table(self) -> str:
-        lines = [f"{self.runs} runs, {self.simulated:.0f} simulated seconds in {self.real:.1f} real ones"]
+        lines = [
+            f"{self.runs} runs, {self.simulated:.0f} simulated seconds in {self.real:.1f} of one core: {self.speed:.0f} x"
+        ]
         lines += [
             f"  {name:<40} {count:>12}" for name, count in sorted(self.counts.items()) if name != "leader permille"
         ]
