@@ -10,6 +10,8 @@ Books are judged by `violations`, which is pure but for reading the keys it is g
 """
 
 import threading
+import time
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -42,12 +44,17 @@ class _Writer(threading.Thread):
     def __init__(self, name: str, servers: list[tuple[str, str]]) -> None:
         super().__init__(name=name, daemon=True)
         self.books: dict[str, Book] = {}
-        self.count = 0
-        """Acknowledged writes."""
+        self.moments: list[float] = []
+        """When each acknowledgement came, by the monotonic clock."""
         self.failure: Exception | None = None
         self._servers = servers
         self._ending = threading.Event()
         self._number = 0
+
+    @property
+    def count(self) -> int:
+        """Acknowledged writes."""
+        return len(self.moments)
 
     def finish(self) -> None:
         self._ending.set()
@@ -83,7 +90,7 @@ class Putter(_Writer):
                 continue
             else:
                 book.acknowledged.append(number)
-                self.count += 1
+                self.moments.append(time.monotonic())
                 if not done.ok:
                     book.wrong.append(f"put {number} without a condition was refused")
 
@@ -117,7 +124,7 @@ class Chainer(_Writer):
         else:
             if done.ok:
                 book.acknowledged.append(number)
-                self.count += 1
+                self.moments.append(time.monotonic())
                 self._held, self._index, self._sure = value, done.index, True
                 return
             book.refused.append(number)
@@ -151,6 +158,10 @@ class Writers:
     def count(self) -> int:
         """Acknowledged writes of all."""
         return sum(writer.count for writer in self._all)
+
+    def moments(self, since: float) -> dict[str, list[float]]:
+        """When each writer's acknowledgements came, from then on."""
+        return {writer.name: writer.moments[bisect_left(writer.moments, since) :] for writer in self._all}
 
     def stop(self) -> None:
         """End them, whatever they were doing came to."""
