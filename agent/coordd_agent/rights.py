@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import logging
+import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,12 +25,16 @@ def read_token(path: Path | None) -> str:
     if path is None:
         return ""
     try:
-        token = path.read_text(encoding="ascii").strip()
+        with path.open(encoding="ascii") as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            token = file.read().strip()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror.lower() if isinstance(error, OSError) and error.strerror else "not a token"
         raise ConfigError(f"token_file {path} can't be read: {reason}") from error
     if not token.isprintable() or " " in token:
         raise ConfigError(f"token_file {path} holds more than one token")
+    if mode & 0o077:
+        log.warning("token_file %s has mode %04o: others may read the token; chmod 600 it", path, mode)
     return token
 
 

@@ -58,6 +58,24 @@ def test_operator_is_one_level(rules: list[Rules], access: Access) -> None:
     assert Authorizer(rules).allows("operator", "", access) == granted(level, access)
 
 
+@given(rules=RULES, access=ACCESS)
+def test_anything_is_some_level_somewhere(rules: list[Rules], access: Access) -> None:
+    """By the tokens' merged rules: a deny hides a write of the same name, and nothing else."""
+    named = [
+        (one, resource, name)
+        for one in ("exact", "prefix")
+        for rule in rules
+        for resource, levels in getattr(rule, one).items()
+        for name in levels
+    ]
+    merged = [
+        strongest([getattr(r, one)[resource][name] for r in rules if name in getattr(r, one).get(resource, {})])
+        for one, resource, name in named
+    ]
+    merged.append(strongest([r.operator for r in rules if r.operator]))
+    assert Authorizer(rules).allows("anything", "", access) == any(granted(level, access) for level in merged)
+
+
 def test_a_deny_beneath_stops_the_whole_prefix() -> None:
     authorizer = Authorizer([parse_rules('{"key_prefix": {"app/": "write", "app/secret/": "read"}}')])
     assert authorizer.allows("key", "app/x", "write")

@@ -66,6 +66,19 @@ def test_token_file(tmp_path: Path) -> None:
         read_token(tmp_path / "none")
 
 
+def test_a_token_that_others_may_read_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = tmp_path / "token"
+    file.write_text("secret")
+    file.chmod(0o600)
+    assert read_token(file) == "secret"
+    assert not caplog.messages
+    file.chmod(0o640)
+    assert read_token(file) == "secret"
+    (message,) = caplog.messages
+    assert "mode 0640" in message
+    assert "secret" not in message
+
+
 @pytest.mark.asyncio
 async def test_heartbeats(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")

@@ -100,8 +100,8 @@ COMMANDS: dict[type, c.Command] = {
         c.AclDeleteToken("root"),
     )
 }
-FREE_COMMANDS = {c.RegisterClient, c.AclBootstrap}
-"""They ask for no permission. The second works once, and is refused when it is applied."""
+FREE_COMMANDS = {c.AclBootstrap}
+"""It asks for no permission: it works once, and is refused when it is applied."""
 INTERNAL = {c.SetNodeStatus, c.ExpireSessions, c.ExpireClients}
 
 QUERIES: dict[type, q.Query] = {

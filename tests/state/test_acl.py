@@ -226,7 +226,7 @@ OPERATOR = Permission("operator", "", "write")
         (LockAcquire("l", "s"), [Permission("lock", "l", "write")]),
         (LockRelease("l", 1), [Permission("lock", "l", "write")]),
         (LockCancel("l", "s"), [Permission("lock", "l", "write")]),
-        (RegisterClient(), []),
+        (RegisterClient(), [Permission("anything", "", "write")]),
         (AclBootstrap("a", b""), []),
         (AclPutPolicy("a", ""), [OPERATOR]),
         (AclDeletePolicy("a"), [OPERATOR]),

@@ -4,10 +4,10 @@ An exact rule beats every prefix rule, a longer prefix beats a shorter one, and 
 strongest level counts: deny, then write, then read. What no rule names is denied once ACLs are enabled; everything is
 allowed before, and with a management token. Names of services and nodes are the same whatever the case of their ASCII
 letters, here as in the catalog: or a rule could be evaded by another spelling. The resource `internal` (what only a
-leader may propose) is never allowed.
+leader may propose) is never allowed; `anything` is allowed to a token that has this access to any name at all.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from string import ascii_lowercase, ascii_uppercase
 from typing import Literal, TypeAlias
 
@@ -18,7 +18,8 @@ __all__ = ["ALLOW_ALL", "DENY_ALL", "Access", "Authorizer"]
 Access: TypeAlias = Literal["read", "write"]
 
 _OPERATOR = "operator"
-_MANAGED = frozenset((*RESOURCES, _OPERATOR))
+_ANYTHING = "anything"
+_MANAGED = frozenset((*RESOURCES, _OPERATOR, _ANYTHING))
 _FOLDED = frozenset(("service", "node", "session"))
 _LOWER = str.maketrans(ascii_uppercase, ascii_lowercase)
 
@@ -50,6 +51,8 @@ class Authorizer:
             return resource in _MANAGED
         if resource == _OPERATOR:
             return _grants(self._operator, access)
+        if resource == _ANYTHING:
+            return any(_grants(level, access) for level in self._levels())
         if resource not in self._exact:
             return False
         name = _fold(resource, name)
@@ -73,6 +76,12 @@ class Authorizer:
             for name, level in levels.items()
             if name.startswith(prefix)
         )
+
+    def _levels(self) -> Iterator[Level | None]:
+        yield self._operator
+        for one in (self._exact, self._prefix):
+            for levels in one.values():
+                yield from levels.values()
 
     def _longest(self, resource: str, name: str) -> Level | None:
         levels = self._prefix[resource]

@@ -38,6 +38,12 @@ class Authority:
         accessor, authorizer = self.of(token)
         for permission in permissions:
             if not permission.granted(authorizer):
-                what = f' on "{permission.name}"' if permission.name else ""
-                raise DeniedError(f"permission denied: {permission.resource}:{permission.access}{what} is needed")
+                raise DeniedError(f"permission denied: {_needed(permission)}")
         return accessor, authorizer
+
+
+def _needed(permission: Permission) -> str:
+    if permission.resource == "anything":
+        return f"this token may {permission.access} nothing"
+    what = f' on "{permission.name}"' if permission.name else ""
+    return f"{permission.resource}:{permission.access}{what} is needed"

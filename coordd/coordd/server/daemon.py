@@ -133,6 +133,7 @@ class Daemon:
         self._node.on_fact = self._fact
         self._node.on_machine = self._clients.machine_replaced
         self._often_at = 0.0
+        self._access_judged = False
         self._stopping_since: float | None = None
         self._node.start(self._me, identity.boot, recovered, clock())
         self._operator.founding_asked = settings.bootstrap and self._node.configuration is None
@@ -252,8 +253,6 @@ class Daemon:
             cluster=self._links.cluster_id,
             pid=os.getpid(),
         )
-        if not self._node.machine.acl_enabled:
-            self._log.warning("access control is off: everything is allowed until `coordctl acl bootstrap`")
         while not self._finished():
             # What is not taken in must not wake the loop either.
             (poller.unregister if self._clients.full else poller.register)(self._client_socket)
@@ -304,6 +303,17 @@ class Daemon:
             self._clients.tick(now)
             self._peers.tick(now)
             self._upkeep.turn(now)
+            if not self._access_judged:
+                self._judge_access()
+
+    def _judge_access(self) -> None:
+        """One warning if everything is allowed; not before the state says so: a new server's is empty."""
+        replica = self._node.raft.replica
+        if replica.leader is None or self._node.machine.applied < max(1, replica.log.commit):
+            return
+        self._access_judged = True
+        if not self._node.machine.acl_enabled:
+            self._log.warning("access control is off: everything is allowed until `coordctl acl bootstrap`")
 
     def _take_completions(self, now: float) -> None:
         for completion in self._writer.completions():
@@ -334,7 +344,7 @@ class Daemon:
     # --- what is told ------------------------------------------------------------------------------------------------
 
     def _fact(self, fact: Fact) -> None:
-        quiet = fact.name in ("rejected", "pre-candidate")
+        quiet = fact.name in ("rejected", "pre-candidate", "founded")  # the last is told with more, by who did it
         (self._log.debug if quiet else self._log.info)(fact.name, **fact.values)
 
     def _report(self, event: str, text: str) -> None:

@@ -1,8 +1,8 @@
 """What each command and each query asks of a token, all in one table. Every kind has an entry, or this does not import.
 
 A request needs all of its permissions. Lists ask for none here: their rows are judged one by one (queries.py). What only a
-leader proposes needs `internal`, which no token has. Where a permission depends on what is registered under an id, the
-state as applied is asked, so judge just before proposing.
+leader proposes needs `internal`, which no token has; what any writer does needs write access to `anything`. Where a
+permission depends on what is registered under an id, the state as applied is asked, so judge just before proposing.
 """
 
 from collections.abc import Callable
@@ -50,6 +50,11 @@ def _nothing(rows: Rows, item: object) -> Permissions:
 
 def _internal(rows: Rows, item: object) -> Permissions:
     return (Permission("internal", "", "write"),)
+
+
+def _some_write(rows: Rows, item: object) -> Permissions:
+    """A registration takes room in the state: whoever may write nothing has no use for one."""
+    return (Permission("anything", "", "write"),)
 
 
 def _operator_read(rows: Rows, item: object) -> Permissions:
@@ -145,7 +150,7 @@ _REQUIRED: dict[type, Callable[[Rows, Any], Permissions]] = {
     command.LockAcquire: _lock_write,
     command.LockRelease: _lock_write,
     command.LockCancel: _lock_write,
-    command.RegisterClient: _nothing,
+    command.RegisterClient: _some_write,
     command.ExpireClients: _internal,
     command.AclBootstrap: _bootstrap,
     command.AclPutPolicy: _operator_write,
