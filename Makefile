@@ -1,5 +1,5 @@
 # What a developer types. `demo` and `test` are one plain shell line each, to be copied where there is no make.
-.PHONY: demo test dev check format bench sim
+.PHONY: demo test dev check coverage format bench sim
 
 demo:
 	python3 -m venv .venv && .venv/bin/pip install . && .venv/bin/coordctl demo
@@ -17,6 +17,13 @@ check: | .venv/bin/lint-imports
 	.venv/bin/ruff check
 	.venv/bin/mypy
 	PYTHONPATH=coordd:agent:cli .venv/bin/lint-imports --no-cache --no-logo
+
+# Every branch of raft/ and state/, by their own tests alone: what fails here needs a test that would notice its absence.
+coverage: | .venv/bin/lint-imports
+	.venv/bin/coverage erase
+	.venv/bin/coverage run -m pytest -q tests/raft tests/scenarios tests/state $(ARGS)
+	.venv/bin/coverage combine -q
+	.venv/bin/coverage report
 
 format: | .venv/bin/lint-imports
 	.venv/bin/ruff check --select I --fix

@@ -636,7 +636,7 @@ REPLICATED: tuple[Removal, ...] = (
     gone(
         49,
         "raft.leadership:lead",
-        "replication.append(r, [NOOP_ENTRY])",
+        "replication.append(r, leading, [NOOP_ENTRY])",
         "pass",
         REPLICATION + "test_rule_49_a_new_leader_appends_a_no_op_at_once",
     ),

@@ -290,17 +290,12 @@ SHORTENED: tuple[Removal, ...] = (
         "if False:",
         "server/test_snapshots.py::test_without_progress_it_is_given_up",
     ),
-    Removal(
+    gone(
         85,
-        (
-            Edit("coordd.raft.log:RaftLog.compacted", "[(index, term), *keep]", "[(index + 1, term), *keep]"),
-            Edit(
-                "coordd.raft.log:RaftLog.term",
-                "return self.base_term if index == self.base_index else None",
-                "return None",
-            ),
-        ),
-        (SNAPSHOTS + "test_rule_85_the_term_at_the_base_stays_known",),
+        "raft.log:RaftLog.compacted",
+        "[(index, term), *",
+        "[(index, 0), *",
+        SNAPSHOTS + "test_rule_85_the_term_at_the_base_stays_known",
     ),
 )
 

@@ -170,7 +170,7 @@ BUGS: dict[str, Bug] = {
     "log dropped beyond what is applied": bug(
         "10", f"{CORE}.snapshots:asked", "min(event.index, r.log.applied, r.log.durable)", "r.log.durable"
     ),
-    "no noop": bug("49", f"{CORE}.leadership:lead", "replication.append(r, [NOOP_ENTRY])", "pass"),
+    "no noop": bug("49", f"{CORE}.leadership:lead", "replication.append(r, leading, [NOOP_ENTRY])", "pass"),
     "write applied twice": bug(
         "92",
         f"{STATE}.clients:Clients.known_result",

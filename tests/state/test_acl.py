@@ -33,6 +33,8 @@ from coordd.messages.command import (
     ServiceDefinition,
     SetNodeStatus,
 )
+from coordd.state import acl
+from coordd.state.limits import Limits
 from coordd.state.permissions import _REQUIRED, Permission
 from tests.state.world import World
 
@@ -163,6 +165,35 @@ def test_what_a_library_says_of_bad_rules_is_not_replicated(world: World) -> Non
     for rules in ("{", "[]", '{"key": {"a": "read",}}'):
         assert world.failed(AclPutPolicy("p", rules)) == "the rules are no JSON of the expected form"
     assert "'kye'" in world.failed(AclPutPolicy("p", '{"kye": {}}'))
+
+
+def test_a_bootstrap_takes_over_no_token_that_is_there(world: World) -> None:
+    """Else whoever bootstraps would be let in by the secret that somebody else drew for it."""
+    world.done(AclPutToken("root", hashed("earlier")))
+    world.failed(AclBootstrap("root", hashed("root-secret")), "conflict")
+    assert not world.machine.acl_enabled
+
+
+def test_policies_of_one_token_are_bounded() -> None:
+    world = World(limits=Limits(policies_for_one_token=2))
+    for name in "abc":
+        world.done(AclPutPolicy(name, "{}"))
+    world.failed(AclPutToken("t", hashed("one"), ("a", "b", "c")))
+    world.done(AclPutToken("t", hashed("one"), ("a", "b")))
+    world.close()
+
+
+def test_authorizers_are_kept_for_a_bounded_number_of_tokens(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(acl, "_CACHED_TOKENS", 2)
+    bootstrapped(world)
+    for name in "abc":
+        world.done(AclPutToken(name, hashed(name)))
+    first = authorizer(world, "a")
+    assert authorizer(world, "a") is first
+    assert [authorizer(world, name).allows("key", "k", "read") for name in "bc"] == [False, False]
+    again = authorizer(world, "a")
+    assert again is not first, "the oldest made room, and is made anew when asked for"
+    assert not again.allows("key", "k", "read")
 
 
 def test_unused_policies_may_go(world: World) -> None:

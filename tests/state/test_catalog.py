@@ -1,7 +1,9 @@
 """Nodes, services and checks: what is stored, who is woken, what is refused."""
 
+import msgspec
 import pytest
 
+from coordd.errors import InvariantError
 from coordd.messages.client import (
     Catalog,
     Checks,
@@ -190,6 +192,41 @@ def test_node_status(world: World) -> None:
     assert world.machine.changes == set()
 
 
+def test_statuses_of_nodes_in_one_command_are_bounded() -> None:
+    world = World(limits=Limits(rows_for_one_command=2))
+    for name in ("n1", "n2", "n3"):
+        world.done(Register(name, "10.0.0.1"))
+    world.failed(SetNodeStatus(1, tuple(NodeStatus(name, "passing") for name in ("n1", "n2", "n3"))))
+    world.done(SetNodeStatus(1, (NodeStatus("n1", "passing"), NodeStatus("n2", "passing"))))
+    world.close()
+
+
+def test_which_nodes_are_alive(world: World) -> None:
+    """A node without an agent is neither alive nor dead; another check than `serfHealth` says nothing of it."""
+    world.done(Register("bare", "10.0.0.1", checks=(CheckDefinition("disk", "Disk", "critical"),)))
+    for status in (NodeStatus("dead", "critical"), NodeStatus("ill", "warning"), NodeStatus("well", "passing")):
+        world.done(Register(status.node, "10.0.0.1"))
+        world.done(SetNodeStatus(1, (status,)))
+    assert world.machine.nodes_alive() == {"bare": None, "dead": False, "ill": False, "well": True}
+
+
+def test_a_check_that_moves_to_another_service_wakes_both(world: World) -> None:
+    db = ServiceDefinition("db1", "db")
+    world.done(Register("n1", "10.0.0.1", services=(WEB, db, ServiceDefinition("x", "x")), checks=(ALIVE,)))
+    world.done(Register("n1", "10.0.0.1", checks=(msgspec.structs.replace(ALIVE, service_id="db1"),)))
+    assert world.machine.changes == {("checks",), ("node", "n1"), ("service", "web"), ("service", "db")}
+
+
+def test_an_instance_without_its_node_is_a_contradiction(world: World) -> None:
+    """No command leaves one behind; such a row can only come from damage, and is not shown as if it were healthy."""
+    world.done(Register("n1", "10.0.0.1", services=(WEB,)))
+    rows = world.machine._rows
+    rows.nodes.delete("n1")
+    with pytest.raises(InvariantError, match="n1"):
+        health(world)
+    rows.nodes.flush()
+
+
 def test_a_node_name_is_taken_over_only_from_the_dead(world: World) -> None:
     world.done(Register("n1", "10.0.0.1", "id-1"))
     world.done(SetNodeStatus(1, (NodeStatus("n1", "passing"),)))
@@ -230,6 +267,15 @@ def test_a_node_name_is_taken_over_only_from_the_dead(world: World) -> None:
             "no check of a service",
         ),
         (Register("n", "1", meta={str(n): "" for n in range(129)}), "128"),
+        (Register("n", "1", services=tuple(ServiceDefinition(str(n), "s") for n in range(513))), "512 services"),
+        (
+            Register(
+                "n",
+                "1",
+                services=(ServiceDefinition("a", "a", tagged_addresses={str(n): ("", 0) for n in range(129)}),),
+            ),
+            "128 tagged addresses",
+        ),
     ],
 )
 def test_what_can_not_be_registered(world: World, command: Register, reason: str) -> None:

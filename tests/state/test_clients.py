@@ -17,6 +17,7 @@ from coordd.messages.command import (
     Register,
     RegisterClient,
 )
+from coordd.state import clients
 from coordd.state.limits import Limits
 from tests.state.world import World
 
@@ -113,6 +114,25 @@ def test_expiry_under_the_right_term(world: World, client: int) -> None:
     assert world.run(ExpireClients(1, ()), client, 2) == Failure(
         6, "unknown-client", "this client's registration has expired; register again"
     )
+
+
+def test_clients_in_one_command_are_bounded() -> None:
+    world = World(limits=Limits(rows_for_one_command=2))
+    client = world.done(RegisterClient()).index
+    world.failed(ExpireClients(1, (client, 98, 99)))
+    assert world.machine.clients_alive() == [client]
+    world.done(ExpireClients(1, (client, 98)))
+    assert world.machine.clients_alive() == []
+    world.close()
+
+
+def test_what_is_kept_decoded_is_bounded_and_read_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clients, "_OPEN_CLIENTS", 2)
+    registered = [world.done(RegisterClient(str(number))).index for number in range(3)]
+    first = [world.run(KvPut("k", b""), client, 1) for client in registered]
+    assert len(world.machine._clients._open) <= 2
+    assert [world.run(KvPut("k", b""), client, 1) for client in registered] == first
+    assert version(world) == 3
 
 
 def test_a_client_may_expire_itself(world: World, client: int) -> None:

@@ -226,6 +226,23 @@ def test_queue_and_locks_of_a_session_are_bounded() -> None:
     world.close()
 
 
+def test_waiters_whose_deadline_has_passed_leave_a_few_at_a_time_and_are_granted_nothing() -> None:
+    world = World(limits=Limits(rows_for_one_command=1))
+    one, two, three, four = (world.session(f"s{number}") for number in range(4))
+    world.grant(LockAcquire("l", one))
+    for waiter in (two, three, four):
+        world.grant(LockAcquire("l", waiter, wait_ms=1_000))
+    world.time += 2 * SECOND
+    world.done(LockRelease("l", 5))
+    assert held(world) == ("", 0), "two deadlines are yet to be noted, and have passed all the same"
+    tick(world, 0)
+    assert lock(world) is not None
+    tick(world, 0)
+    assert lock(world) is None
+    assert world.machine.verify()
+    world.close()
+
+
 @pytest.mark.parametrize("name", ["", "x" * 129, "a\nb"])
 def test_impossible_names(world: World, name: str) -> None:
     world.failed(LockAcquire(name, world.session()))

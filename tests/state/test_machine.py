@@ -15,8 +15,10 @@ from coordd.errors import DamagedError, DiskFullError, InvariantError, StorageEr
 from coordd.messages.client import KvGet, KvList, KvPairs, ListLocks
 from coordd.messages.command import KvPut, LockAcquire, RegisterClient
 from coordd.messages.entry import NOOP_ENTRY, encode_configuration
+from coordd.state import machine as machine_module
+from coordd.state import tables
 from coordd.state.kv import put
-from coordd.state.machine import Applied, Machine
+from coordd.state.machine import Applied, Machine, examine
 from coordd.state.rows import Rows
 from coordd.types import Configuration, Member, ServerId
 from tests.state.world import SECOND, World, entry, rows
@@ -183,6 +185,25 @@ def test_a_file_left_by_a_killed_process_is_whole(tmp_path: Path) -> None:
     world.close()
 
 
+def test_a_file_that_was_examined_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = str(tmp_path / "state.db")
+    filled(path).close()
+    examine(path)
+    monkeypatch.setattr(machine_module, "examine", None)
+    machine = Machine.open(path, examined=True)
+    assert machine.verify()
+    machine.close()
+
+
+def test_a_crash_while_the_file_was_made_leaves_nothing_to_mourn(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    _change(path, "PRAGMA journal_mode = WAL")
+    assert path.stat().st_size > 0
+    machine = Machine.open(str(path))
+    assert machine.applied == 0
+    machine.close()
+
+
 def test_checkpoint_empties_the_wal(tmp_path: Path) -> None:
     world = filled(str(tmp_path / "state.db"))
     assert world.machine.checkpoint()
@@ -334,6 +355,59 @@ def checksums(folder: Path) -> dict[str, str]:
 def test_a_folder_that_does_not_exist(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="nowhere"):
         Machine.open(str(tmp_path / "nowhere" / "state.db"))
+
+
+def test_where_there_is_no_write_ahead_log_nothing_is_kept() -> None:
+    """SQLite silently stays with another journal then, as it does for its nameless temporary database."""
+    with pytest.raises(StorageError, match="write-ahead log"):
+        Machine.open("", examined=True)
+
+
+def test_a_file_that_somebody_else_holds_is_not_called_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine_module, "_BUSY_SECONDS", 0.0)
+    path = tmp_path / "state.db"
+    world = filled(str(path))
+    world.close()
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("PRAGMA locking_mode = EXCLUSIVE")
+    other.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(StorageError, match="locked") as raised:
+        Machine.open(str(path), examined=True)
+    assert not isinstance(raised.value, DamagedError)
+    other.close()
+
+
+def test_a_file_that_can_not_be_written_any_more_is_an_error_of_the_storage(tmp_path: Path) -> None:
+    world = filled(str(tmp_path / "state.db"))
+    applied = world.machine.applied
+    world.machine._connection.execute("PRAGMA query_only = 1")
+    with pytest.raises(StorageError, match="readonly") as raised:
+        world.machine.apply(applied + 1, [(1, entry(KvPut("k", b"")))])
+    assert not isinstance(raised.value, DiskFullError)
+    assert world.machine.applied == applied
+    world.close()
+
+
+def test_a_checkpoint_that_fails_says_so(tmp_path: Path) -> None:
+    world = filled(str(tmp_path / "state.db"))
+    world.machine._connection.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StorageError, match="locked"):
+        world.machine.checkpoint()
+    world.machine._connection.execute("ROLLBACK")
+    assert world.machine.checkpoint()
+    world.close()
+
+
+def test_rows_are_kept_in_memory_up_to_a_number(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "CACHED_ROWS", 3)
+    for number in range(10):
+        world.done(KvPut(f"k{number}", bytes([number])))
+    assert len(world.machine._rows.kv._cache) == 3
+    for number in range(10):
+        value = world.value(KvGet(f"k{number}"))
+        assert isinstance(value, KvPairs)
+        assert value.pairs[0].value == bytes([number])
+    assert len(world.machine._rows.kv._cache) == 3
 
 
 def test_large_values_are_not_kept_in_memory(world: World) -> None:

@@ -15,6 +15,7 @@ from coordd.messages.command import (
     ServiceDefinition,
     SetNodeStatus,
 )
+from coordd.state.limits import Limits
 from coordd.state.sessions import SessionAlive
 from tests.state.world import World
 
@@ -88,6 +89,19 @@ def test_expire_names_a_life_and_a_term(world: World) -> None:
     assert ids(world) == ["s1"]
     world.done(ExpireSessions(1, (("s1", 1),)))
     assert ids(world) == []
+
+
+def test_sessions_in_one_command_and_at_all_are_bounded() -> None:
+    world = World(limits=Limits(rows_for_one_command=2, sessions=2))
+    world.session("s1")
+    world.session("s2")
+    world.failed(CreateSession("s3", "", ttl_ms=2_000, node_checks=()), "busy")
+    world.failed(ExpireSessions(1, (("s1", 1), ("s2", 2), ("s3", 3))))
+    assert ids(world) == ["s1", "s2"]
+    world.done(ExpireSessions(1, (("s1", 1),)))
+    world.session("s3")
+    assert ids(world) == ["s2", "s3"]
+    world.close()
 
 
 def bound(world: World) -> None:

@@ -22,7 +22,7 @@ def lead(r: Replica, now: float) -> None:
     leading.uncommitted_bytes = r.log.size_between(r.log.commit + 1, r.log.last)
     r.leading = leading
     replication.track_members(r, leading, now)
-    replication.append(r, [NOOP_ENTRY])
+    replication.append(r, leading, [NOOP_ENTRY])
     replication.heartbeat(r, leading, now)
 
 
@@ -37,7 +37,7 @@ def propose(r: Replica, event: Proposed) -> ProposalAnswer:
     # An oversized proposal is let in when nothing else waits, or it never would be (rule 45).
     if leading.uncommitted_bytes and leading.uncommitted_bytes + size > r.settings.max_uncommitted_bytes:
         return Refusal.BUSY
-    first = replication.append(r, event.entries)
+    first = replication.append(r, leading, event.entries)
     return Accepted(first, len(event.entries), r.term)
 
 
@@ -126,7 +126,7 @@ def _resign_if_removed(r: Replica, leading: Leadership, now: float) -> None:
         return
     replication.flush(r, leading, now)  # the followers hear of the commit before they are left alone
     successor = _best_successor(r, leading, now)
-    if successor is not None:
+    if successor is not None:  # pragma: no branch - whose answer made this commit is one
         r.send(TimeoutNow(r.term, r.me, successor))
     r.fact("resigned", successor=successor)
     r.follow(r.term, None, now)

@@ -39,7 +39,7 @@ class RaftLog:
         """Everything up to here survives a crash of this server and equals the log in memory."""
         self._entries = list(tail.entries)
         self._bytes = sum(map(len, self._entries))
-        # Runs cover the whole log from the base on, entries that are not in memory included: one pair per term.
+        # Runs cover the whole log, entries that are not in memory included: one pair per term, the first one at the base.
         self._runs: list[TermRun] = [(base_index, base_term)]
         self._extend_runs(earlier_runs)
         self._extend_runs(((tail.first - 1, previous_term),) if tail.first - 1 > self._runs[-1][0] else ())
@@ -65,8 +65,8 @@ class RaftLog:
         runs = self._runs
         if index >= runs[-1][0]:
             return runs[-1][1] if index <= self.last else None
-        if index < runs[0][0]:
-            return self.base_term if index == self.base_index else None
+        if index < self.base_index:
+            return None
         return runs[bisect_right(runs, index, key=lambda run: run[0]) - 1][1]
 
     def last_at_or_below(self, index: Index, term: Term) -> tuple[Index, Term]:
@@ -230,9 +230,7 @@ class RaftLog:
             self._bytes -= sum(map(len, removed))
             del self._entries[: len(removed)]
             self.first = index + 1
-        if index >= self._runs[0][0]:
-            keep = [run for run in self._runs if run[0] > index]
-            self._runs = [(index, term), *keep]
+        self._runs = [(index, term), *(run for run in self._runs if run[0] > index)]
 
     def reset(self, index: Index, term: Term) -> None:
         """A snapshot took the place of the whole log."""

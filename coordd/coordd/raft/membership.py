@@ -29,7 +29,7 @@ def changed(configuration: Configuration, change: Change) -> Configuration | Ref
             return _with_learner(configuration, member, replaces)
         case RemoveServer(server=server):
             return _without(configuration, server)
-        case PromoteServer(server=server):
+        case PromoteServer(server=server):  # pragma: no branch - mypy proves that there is no other kind
             return _marked_for_promotion(configuration, server)
 
 
@@ -148,7 +148,7 @@ def _heard(r: Replica, leading: Leadership, server: ServerId, now: float) -> boo
 
 
 def _append(r: Replica, leading: Leadership, new: Configuration, now: float) -> Accepted:
-    first = replication.append(r, [encode_configuration(new)])
+    first = replication.append(r, leading, [encode_configuration(new)])
     replication.track_members(r, leading, now)
     r.fact("configuration", index=first, voters=new.voters, outgoing=new.outgoing)
     return Accepted(first, 1, r.term)

@@ -70,12 +70,11 @@ def _accept(r: Replica, leading: Leadership, read: PendingRead) -> None:
 
 
 def committed(r: Replica, leading: Leadership) -> None:
-    """The commit index moved: reads that came before the first commit of the term can now be given their index."""
-    if r.log.commit >= leading.term_start:
-        for read in reversed(leading.reads):
-            if read.index:
-                break
-            read.index = r.log.commit
+    """An entry of this term was committed: reads that came before the first such commit can now be given their index."""
+    for read in reversed(leading.reads):
+        if read.index:
+            break
+        read.index = r.log.commit
 
 
 def wants_round(leading: Leadership) -> bool:

@@ -24,7 +24,6 @@ class Rng(Protocol):
 
     def random(self) -> float:
         """A number in [0, 1)."""
-        ...
 
 
 @dataclass(slots=True)
@@ -190,7 +189,6 @@ class Replica:
     def follow(self, term: Term, leader: ServerId | None, now: float) -> None:
         """Become a follower, or stay one: of `leader`, or of nobody known (rule 31)."""
         invariant(term >= self.term, "term would fall", term=self.term, new=term)
-        changed = (term, leader, Role.FOLLOWER) != (self.term, self.leader, self.role)
         if term > self.term:
             self.term, self.vote = term, None
         if self.role is not Role.FOLLOWER:
@@ -201,9 +199,8 @@ class Replica:
         self.role, self.leader = Role.FOLLOWER, leader
         self.votes = {}
         self.transfer_campaign = False
-        if changed:
-            self.out.leadership_changed = True
-            self.fact("follow", leader=leader)
+        self.out.leadership_changed = True
+        self.fact("follow", leader=leader)
 
     def hear_leader(self, leader: ServerId, now: float) -> None:
         """A valid message of the current term's leader: besides a granted vote, all that resets the timer (rule 17)."""

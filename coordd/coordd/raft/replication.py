@@ -30,15 +30,13 @@ __all__ = [
 # --- leader -----------------------------------------------------------------------------------------------------------
 
 
-def append(r: Replica, entries: list[bytes]) -> Index:
+def append(r: Replica, leading: Leadership, entries: list[bytes]) -> Index:
     """Append the leader's own entries. Configurations among them take effect at once."""
-    invariant(r.leading is not None, "only a leader appends entries of its own", role=r.role)
     first = r.log.append(r.term, entries)
     for offset, entry in enumerate(entries):
         if entry[0] == CONFIGURATION:
             r.push_configuration(first + offset, decode_configuration(entry))
-    if r.leading is not None:
-        r.leading.uncommitted_bytes += sum(map(len, entries))
+    leading.uncommitted_bytes += sum(map(len, entries))
     r.recount = True
     return first
 

@@ -20,10 +20,18 @@ from typing import NamedTuple
 import msgspec
 
 from coordd.acl.authorizer import Authorizer
-from coordd.errors import DamagedError, DiskFullError, StorageError, invariant
+from coordd.errors import DamagedError, DiskFullError, InvariantError, StorageError, invariant
 from coordd.messages.client import Query, QueryResult
 from coordd.messages.command import Command, CommandResult, command_decoder
-from coordd.messages.entry import COMMAND, CONFIGURATION, NOOP, CommandHeader, decode_command, decode_configuration
+from coordd.messages.entry import (
+    COMMAND,
+    CONFIGURATION,
+    NOOP,
+    UNREADABLE,
+    CommandHeader,
+    decode_command,
+    decode_configuration,
+)
 from coordd.state import health, locks, permissions, queries, sessions
 from coordd.state.acl import Authorizers
 from coordd.state.clients import Clients
@@ -43,8 +51,8 @@ _META = "machine"
 _BUSY_SECONDS = 5.0
 _PAGE_CACHE_KIB = 32 * 1024
 _WAL_KEPT_BYTES = 64 * 1024 * 1024
-_UNREADABLE = (struct.error, msgspec.MsgspecError, UnicodeDecodeError)
-"""The last: of text that is no UTF-8, which msgspec raises as it is."""
+_UNREADABLE = (struct.error, *UNREADABLE)
+"""The first: of a command whose header is cut off."""
 
 
 class Applied(NamedTuple):
@@ -135,14 +143,13 @@ class Machine:
                 header, body = decode_command(entry)
                 command: Command = command_decoder.decode(body)
             except _UNREADABLE as error:
-                invariant(False, f"this version can't read a command: {error}", index=index)
-                raise
+                raise InvariantError(f"this version can't read the command at index {index}: {error}") from error
             return Applied(index, header.client, header.number, self._command(header, command))
         if kind == CONFIGURATION:
             try:
                 self.configuration = decode_configuration(entry)
             except _UNREADABLE as error:
-                invariant(False, f"this version can't read a configuration: {error}", index=index)
+                raise InvariantError(f"this version can't read the configuration at index {index}: {error}") from error
             self._configuration_text = msgspec.json.encode(self.configuration).decode()
             self.configuration_index = index
         else:

@@ -130,12 +130,9 @@ def _service_health(rows: Rows, query: ServiceHealth, authorizer: Authorizer, ac
     seen, filtered = _visible(_instances(rows, query.service), _service_seen(authorizer))
     entries = []
     for row in seen:
-        node = rows.nodes.get(row.node)
-        invariant(node is not None, "a service instance is on a registered node", node=row.node, service=row.id)
-        if node is not None:
-            checks = rows.checks.select("WHERE node = ? AND service_id IN ('', ?) ORDER BY id", (row.node, row.id))
-            shown = tuple(views.check(check, row if check.service_id else None) for check in checks)
-            entries.append(HealthEntry(views.node(node), views.service(row), shown))
+        checks = rows.checks.select("WHERE node = ? AND service_id IN ('', ?) ORDER BY id", (row.node, row.id))
+        shown = tuple(views.check(check, row if check.service_id else None) for check in checks)
+        entries.append(HealthEntry(views.node(rows.nodes.need(row.node)), views.service(row), shown))
     return Health(tuple(entries)), filtered
 
 

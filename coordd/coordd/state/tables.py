@@ -12,6 +12,7 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Generic, TypeAlias, TypeVar
 
+from coordd.errors import InvariantError
 from coordd.state.digest import MODULUS, row_hash
 from coordd.state.schema import create_table
 
@@ -58,6 +59,13 @@ class Table(Generic[Row]):
         if key in self._changed:
             return self._changed[key]
         return self._cache.get(key) or self._fetch(key)
+
+    def need(self, *key: SqlValue) -> Row:
+        """A row that another one refers to. Raises: InvariantError if there is none."""
+        row = self.get(*key)
+        if row is None:
+            raise InvariantError(f"{self.name} has no row {key!r}, which another row refers to")
+        return row
 
     def put(self, row: Row) -> None:
         key = row[: self._width]

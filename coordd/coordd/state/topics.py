@@ -16,7 +16,7 @@ which no topic without a row can lie; then a watcher may be told of a change tha
 
 from typing import TYPE_CHECKING, TypeAlias
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # pragma: no cover - for the type checker alone: at run time the import would go in a circle
     from coordd.state.rows import Rows
 
 __all__ = ["Topic", "covers", "fold", "prefix_range", "reap", "topic_index"]
