@@ -16,8 +16,8 @@ CoorddError
 │   ├── InvalidError       the request itself is wrong and will stay so
 │   ├── ConflictError      a precondition (compare-and-set, fence, session) did not hold; no effect
 │   ├── TimedOutError      certainly no effect; the deadline passed before anything was proposed
-│   ├── OutcomeUnknownError   it may or may not have taken effect (raft.md rule 44)
-│   ├── UnknownClientError    the numbered-write registration has expired (raft.md rule 92)
+│   ├── OutcomeUnknownError   it may or may not have taken effect (rule 44)
+│   ├── UnknownClientError    the numbered-write registration has expired (rule 92)
 │   └── LockLostError      the lock is no longer held, or may soon not be
 └── InvariantError         the program contradicts itself: stop, never go on
 """

@@ -31,7 +31,7 @@ Term: TypeAlias = int
 """Raft term, from 1; 0 is the term before the first election."""
 
 ServerId = NewType("ServerId", str)
-"""Identity of one server life: `name#incarnation`. A wiped disk draws a new incarnation, hence a new identity (raft.md rule 75)."""
+"""Identity of one server life: `name#incarnation`. A wiped disk draws a new incarnation, hence a new identity (rule 75)."""
 
 
 def make_server_id(name: str, incarnation: str) -> ServerId:
@@ -136,7 +136,7 @@ class LogSlice(msgspec.Struct, frozen=True, array_like=True):
 
 
 class LogWrite(msgspec.Struct, frozen=True):
-    """One unit of durable work. Term and vote never become durable after entries of a later write (raft.md rule 3)."""
+    """One unit of durable work. Term and vote never become durable after entries of a later write (rule 3)."""
 
     sequence: int
     """Rises by one with each write of this process."""
@@ -145,11 +145,11 @@ class LogWrite(msgspec.Struct, frozen=True):
     slice: LogSlice | None
     """Entries to append. Those already stored at or behind `slice.first` are replaced."""
     must_sync: bool
-    """False if only the commit index changed: then it may wait for the next write (raft.md rule 5)."""
+    """False if only the commit index changed: then it may wait for the next write (rule 5)."""
 
 
 class Base(msgspec.Struct, frozen=True):
-    """The point below which the log was dropped, and what must be known of it (raft.md rules 73, 85)."""
+    """The point below which the log was dropped, and what must be known of it (rules 73, 85)."""
 
     index: Index = 0
     term: Term = 0

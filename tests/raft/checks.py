@@ -75,7 +75,7 @@ class Checks:
         assert theirs == mine, f"{leader.id} has {follower.id} at {progress.match}: terms {mine} and {theirs}"
 
     def leaving(self, server: "Server", message: RaftMessage) -> None:
-        """Nothing leaves that rests on what is not durable (raft.md 1d)."""
+        """Nothing leaves that rests on what is not durable (docs/rules.md, "What waits for the disk")."""
         disk = server.disk
         match message:
             case VoteResponse(granted=True, pre=False):

@@ -1,4 +1,4 @@
-"""Rules B of the core (raft.md 14-33): who may campaign, who may vote, what moves a timer, who is heard."""
+"""Rules B of the core (rules 14-33): who may campaign, who may vote, what moves a timer, who is heard."""
 
 import msgspec
 import pytest

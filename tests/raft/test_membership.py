@@ -1,4 +1,4 @@
-"""Rules F of the core (raft.md 65-77): one change at a time, joint majorities, learners first, nobody left behind."""
+"""Rules F of the core (rules 65-77): one change at a time, joint majorities, learners first, nobody left behind."""
 
 import msgspec
 import pytest

@@ -1,4 +1,4 @@
-"""Rules A and J of the core (raft.md 1-13, 97-99, 109-111): what may leave before what is durable, and lives of a server."""
+"""Rules A and J of the core (rules 1-13, 97-99, 109-111): what may leave before what is durable, and lives of a server."""
 
 import pytest
 

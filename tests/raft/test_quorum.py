@@ -1,4 +1,4 @@
-"""Quorum arithmetic against its definition, spelled out by brute force (raft.md 52: "where code rots")."""
+"""Quorum arithmetic against its definition, spelled out by brute force (rule 52)."""
 
 from collections.abc import Iterator
 from itertools import combinations, product

@@ -1,4 +1,4 @@
-"""Rules E of the core (raft.md 54-63): linearizable reads without log entries, and the leader lease."""
+"""Rules E of the core (rules 54-63): linearizable reads without log entries, and the leader lease."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Rules C and D of the core (raft.md 34-53): what is sent, what is taken, what is committed."""
+"""Rules C and D of the core (rules 34-53): what is sent, what is taken, what is committed."""
 
 from collections.abc import Sequence
 

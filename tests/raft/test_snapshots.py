@@ -1,4 +1,4 @@
-"""Rules G of the core (raft.md 79-85): compaction, and snapshots for followers that need what was compacted."""
+"""Rules G of the core (rules 79-85): compaction, and snapshots for followers that need what was compacted."""
 
 import msgspec
 import pytest

@@ -1,4 +1,4 @@
-"""Rules H of the core (raft.md 87-90): handing leadership over on purpose."""
+"""Rules H of the core (rules 87-90): handing leadership over on purpose."""
 
 import pytest
 

@@ -353,7 +353,7 @@ class Invariants:
     # --- messages ----------------------------------------------------------------------------------------------------
 
     def sending(self, server: ServerId, message: PeerMessage) -> None:
-        """Nothing leaves that rests on what is not durable (raft.md 1d)."""
+        """Nothing leaves that rests on what is not durable (docs/rules.md, "What waits for the disk")."""
         record = self.ledger.records[server]
         check(message.sender == server, 9, "a message in another's name", server=server)
         match message:

@@ -1,4 +1,4 @@
-"""Numbers for writes, so that a repeated one takes effect once (raft.md rule 92). Pure.
+"""Numbers for writes, so that a repeated one takes effect once (rule 92). Pure.
 
 All writers of a client share one registration. A number is outstanding from the moment it is given until its result is
 known or nobody waits for it any more; the servers may then forget the stored result, and never apply it again. The

@@ -64,7 +64,7 @@ class _Record(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True, 
 
 
 class Fence(_Record, frozen=True):
-    """A write with a fence is accepted only while exactly this grant of the lock is held (design.md 10)."""
+    """A write with a fence is accepted only while exactly this grant of the lock is held."""
 
     lock: str
     token: Index

@@ -1,7 +1,7 @@
 """What Raft servers say to each other. Frozen data; the transport proves the sender, `codec.py` validates on decode.
 
 Every message names its term, sender and receiver. `session` numbers one stretch of replication from a leader to a
-follower (raft.md rule 43): a leader draws a new one each time it begins to track a peer, the follower echoes it, and an
+follower (rule 43): a leader draws a new one each time it begins to track a peer, the follower echoes it, and an
 answer of an older stretch is dropped.
 """
 

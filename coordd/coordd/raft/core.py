@@ -1,7 +1,7 @@
 """The consensus core: `step(event, now) -> Output`. Pure: no clock, no disk, no network, no chance but the given `Rng`.
 
 This module only routes: each event to the part of the algorithm it concerns, each message through the table of terms
-(raft.md 1c) first. What the driver owes the core is told in `output.py`.
+(docs/rules.md, "Messages by term") first. What the driver owes the core is told in `output.py`.
 """
 
 from collections.abc import Callable
@@ -177,7 +177,7 @@ class Raft:
     # --- messages -----------------------------------------------------------------------------------------------------
 
     def _received(self, event: events.Received, now: float) -> None:
-        """The table of terms (raft.md 1c), then the message's own handler."""
+        """The table of terms (docs/rules.md, "Messages by term"), then the message's own handler."""
         r = self.replica
         message = event.message
         if message.receiver != r.me:

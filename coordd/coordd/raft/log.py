@@ -5,7 +5,7 @@ judge any message without the disk; older entries leave memory once they are app
 `base_index` is compacted away.
 
 Invariants: base_index <= applied <= commit <= last; durable <= last; memory holds `first .. last` with first <= commit + 1;
-entries at or below commit never change (raft.md rule 37).
+entries at or below commit never change (rule 37).
 """
 
 from bisect import bisect_right

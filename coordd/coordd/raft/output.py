@@ -1,4 +1,4 @@
-"""What the driver must do after a step. The field names carry the order; the table in raft.md 1d is the law behind them.
+"""What the driver must do after a step. The field names carry the order; docs/rules.md, "What waits for the disk", is the law.
 
 The driver's duties, for each Output, in this order:
 

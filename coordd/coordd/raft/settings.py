@@ -6,7 +6,7 @@ __all__ = ["RaftSettings"]
 
 
 class RaftSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Defaults are for a LAN (raft.md, "Defaults to start from")."""
+    """Defaults are for a LAN. All servers of a cluster must have the same."""
 
     heartbeat_interval: float = 0.060
     election_timeout: float = 0.300

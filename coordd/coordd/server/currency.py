@@ -1,4 +1,4 @@
-"""How old a server's state may be (raft.md rule 63), pure.
+"""How old a server's state may be (rule 63), pure.
 
 Under load the state always lags a little: what counts is when the server had been told of all that its state now holds.
 """

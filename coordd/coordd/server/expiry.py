@@ -1,7 +1,7 @@
 """The leader's timers, pure: which sessions, clients and nodes have been silent for too long, and who may be renewed.
 
 Deadlines live in memory only. A new leader gives everyone a full TTL; it may be late with an expiry, never early
-(raft.md rule 94). From the moment at which an expiry is proposed the session is *expiring* and renewals are refused: the
+(rule 94). From the moment at which an expiry is proposed the session is *expiring* and renewals are refused: the
 entry is already on its way, and a renewal answered now would be a promise nobody keeps. What `due` names is named once;
 `refused` makes it due again, when the core did not take the proposal.
 """

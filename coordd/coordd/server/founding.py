@@ -1,7 +1,7 @@
 """How a cluster comes to be, pure: one server is told to found it, hears from every listed server, and writes entry 1.
 
 States: idle → waiting (asked, not everybody was heard yet) → founded. It is refused when this server or any listed one
-belongs to a cluster already: a second bootstrap must never make a second cluster out of the same servers (raft.md rule 77).
+belongs to a cluster already: a second bootstrap must never make a second cluster out of the same servers (rule 77).
 """
 
 import uuid

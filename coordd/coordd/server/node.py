@@ -430,7 +430,7 @@ class Node:
         return self._installing is None
 
     def lease_still_valid(self) -> bool:
-        """To be asked after a value was produced: producing it took time (raft.md rule 60)."""
+        """To be asked after a value was produced: producing it took time (rule 60)."""
         return self.raft.lease_valid(self._clock())
 
     def age(self, now: float) -> float | None:

@@ -2,7 +2,7 @@
 
 Writes that come in one slice of the loop are proposed together, as one event of the core: batching needs no timer. Each
 waits under its log index and term. When the index is applied, the entry's term decides: the same, and the result is the
-answer; another, and the write certainly had no effect. A leader that steps down answers *unknown* at once (raft.md rule
+answer; another, and the write certainly had no effect. A leader that steps down answers *unknown* at once (rule
 44): a client with a registered number then asks the next leader under the same number.
 
 Bounded: at most `limit` writes wait; more are refused as busy, without effect.

@@ -1,6 +1,6 @@
 """Who owns this data folder: `identity.json`, written when the folder is first used and at every start.
 
-Identity of a server = name and incarnation (raft.md rule 75). The file appears last when a folder is set up, so a
+Identity of a server = name and incarnation (rule 75). The file appears last when a folder is set up, so a
 folder that has it once had a log and a mark too.
 """
 

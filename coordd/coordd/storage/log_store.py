@@ -3,7 +3,7 @@
 Every method is synchronous, and what it did is durable when it returns. The order within a write carries all the rest:
 
 1. If entries are to be replaced, the mark is lowered below them and synced.
-2. One SQLite transaction: entries and hard state together (raft.md rule 3), one fdatasync of the WAL.
+2. One SQLite transaction: entries and hard state together (rule 3), one fdatasync of the WAL.
 3. The mark is raised to the new end of the log and synced. Only then may anything be acknowledged.
 
 Errors: after DiskFullError nothing was promised, and the same call works once there is space. After any other

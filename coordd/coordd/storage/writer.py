@@ -2,7 +2,7 @@
 
 Jobs run in the order of submission; writes that wait together become one group commit. When the disk is full the failed
 group stays at the head and is tried again until it fits, while reads go on. Any other error ends the thread after one
-`WriterFailed`, and the process must follow (raft.md rule 8).
+`WriterFailed`, and the process must follow (rule 8).
 """
 
 import threading
