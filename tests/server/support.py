@@ -55,7 +55,7 @@ from coordd.storage.writer import (
     ReadLog,
     WritesDone,
 )
-from coordd.types import Configuration, LogWrite, Member, ServerId, SnapshotMeta, Term, make_server_id
+from coordd.types import Configuration, Index, LogWrite, Member, ServerId, SnapshotMeta, Term, make_server_id
 from tests.server import words
 
 KEY = words.key
@@ -170,6 +170,8 @@ class World:
         self.folder = folder
         self.files = SnapshotStore(folder)
         self.answering = True
+        self.round = 0
+        """Of the heartbeats that were heard."""
         self.peers = [make_server_id(f"s{n}", f"{n:032x}") for n in range(2, servers + 1)]
         self.batches: list[AppliedBatch] = []
         self.seed = seed
@@ -261,6 +263,23 @@ class World:
                 return
             self.pass_time(0.1)
         raise AssertionError("it does not come to lead")
+
+    def hear(self, leader_commit: Index, commit: Index = 0, *, session: int = 1) -> None:
+        """Two heartbeats of a leader of term 5: the second proves by what it has heard that it is not old."""
+        for number in (1, 2):
+            self.round += 1
+            beat = Heartbeat(
+                5,
+                self.peers[0],
+                self.me,
+                session,
+                commit,
+                self.round,
+                leader_commit,
+                0.0,
+                self.round - 1 if number == 2 else 0,
+            )
+            self.node.receive(beat, self.now)
 
     def depose(self, term: Term | None = None) -> None:
         """Another server leads now, in a later term."""

@@ -330,21 +330,37 @@ def test_proposals_without_leadership_are_refused(make_world: MakeWorld) -> None
 # --- age --------------------------------------------------------------------------------------------------------------
 
 
-def test_the_age_of_a_followers_state_counts_from_when_it_held_all_it_was_told_of(make_world: MakeWorld) -> None:
+def test_the_age_of_a_followers_state_counts_from_when_it_held_all_that_was_committed(make_world: MakeWorld) -> None:
     world = make_world(3)
     assert world.node.age(world.now) is None
     last = world.node.raft.replica.log.last
-    world.node.receive(append(world, 5, (last, 1), [put("a")], last + 1), world.now)
+    world.hear(last + 1)
     told = world.now
-    world.persist()
     world.now += 1.0
+    assert world.node.age(world.now) is None  # it lacks an entry that is committed elsewhere
+    world.node.receive(append(world, 5, (last, 1), [put("a")], last + 1), world.now)
+    world.persist()
     assert world.node.age(world.now) is None  # not applied yet
     world.settle()
     assert world.node.age(world.now) == pytest.approx(world.now - told)
-    world.node.receive(Heartbeat(5, world.peers[0], world.me, 1, last + 1, 2), world.now)
+    world.hear(last + 1)
     assert world.node.age(world.now) == 0.0
     world.now += 3.0
     assert world.node.age(world.now) == 3.0
+
+
+def test_rule_63_a_heartbeat_that_waited_in_a_buffer_makes_nothing_young(make_world: MakeWorld) -> None:
+    """This process slept; when it wakes the leader may be long gone, and its last words lie there, unread."""
+    world = make_world(3)
+    last = world.node.raft.replica.log.last
+    beats = [Heartbeat(5, world.peers[0], world.me, 1, last, n, last, 0.0, n - 1) for n in (1, 2, 3)]
+    for beat in beats[:2]:
+        world.node.receive(beat, world.now)
+    world.settle()
+    assert world.node.age(world.now) == 0.0
+    world.now += 7.0
+    world.node.receive(beats[2], world.now)
+    assert world.node.age(world.now) == 7.0
 
 
 def test_a_state_that_always_lags_a_little_is_still_known_to_be_young(make_world: MakeWorld) -> None:
@@ -353,6 +369,7 @@ def test_a_state_that_always_lags_a_little_is_still_known_to_be_young(make_world
     last = world.node.raft.replica.log.last
     for n in range(50):
         world.node.receive(append(world, 5, (last + n, 5 if n else 1), [put(f"k{n}")], last + n + 1), world.now)
+        world.hear(last + n + 1)
         world.persist()
         if n < 49:
             world.settle()

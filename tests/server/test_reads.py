@@ -182,8 +182,7 @@ def test_a_stale_read_is_answered_by_anyone_with_its_age(make_desk: MakeDesk) ->
     body = get(desk, consistency="stale")
     assert isinstance(body, ReadResult)
     assert (body.age_ms, body.known_leader) == (-1, False)
-    last = world.node.raft.replica.log.last
-    world.node.receive(Heartbeat(5, world.peers[0], world.me, 1, last, 1), desk.now)
+    world.hear(world.node.raft.replica.log.last, world.node.raft.replica.log.last)
     desk.run()
     world.now += 0.2
     body = get(desk, consistency="stale")
@@ -195,12 +194,22 @@ def test_a_stale_read_is_answered_by_anyone_with_its_age(make_desk: MakeDesk) ->
 def test_a_stale_read_keeps_its_bound(make_desk: MakeDesk, bound: int, expected: str) -> None:
     desk = make_desk(lead=False)
     world = desk.world
-    last = world.node.raft.replica.log.last
-    world.node.receive(Heartbeat(5, world.peers[0], world.me, 1, last, 1), desk.now)
+    world.hear(world.node.raft.replica.log.last, world.node.raft.replica.log.last)
     desk.run()
     world.now += 0.2
     body = get(desk, consistency="stale", max_stale_ms=bound)
     assert (body.code if isinstance(body, Error) else "result") == expected
+
+
+def test_rule_63_a_follower_that_lags_does_not_keep_a_bound_by_what_it_has_itself(make_desk: MakeDesk) -> None:
+    """It has applied all it was allowed to commit, and hears its leader: but the leader has committed more."""
+    desk = make_desk(lead=False)
+    world = desk.world
+    last = world.node.raft.replica.log.last
+    world.hear(last + 1, last)
+    desk.run()
+    assert world.node.machine.applied == last
+    assert code(get(desk, consistency="stale", max_stale_ms=60_000)) == "no-leader"
 
 
 def test_a_bound_is_not_kept_by_a_server_that_never_heard_a_leader(make_desk: MakeDesk) -> None:

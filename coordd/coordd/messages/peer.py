@@ -93,6 +93,13 @@ class Heartbeat(Message, frozen=True, tag="hb"):
     commit: Index
     round: int
     """Number of this round, strictly rising within the leader's term: confirms reads and the lease (rule 55)."""
+    leader_commit: Index = 0
+    """The leader's own commit index, to judge by how old the follower's state is, never to commit by (rule 63). 0: the
+    leader can't vouch for it."""
+    unsure: float = 0.0
+    """Seconds before the sending since when the leader can't prove that it is the only one; 0 under its lease."""
+    heard: int = 0
+    """The newest round whose answer by this follower had come when this was sent: so it was sent after that answer."""
 
 
 class HeartbeatResponse(Message, frozen=True, tag="hr"):

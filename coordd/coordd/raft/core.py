@@ -28,7 +28,7 @@ from coordd.raft.progress import ProgressState
 from coordd.raft.quorum import halves_of
 from coordd.raft.replica import Replica, Rng
 from coordd.raft.settings import RaftSettings
-from coordd.types import HardState
+from coordd.types import HardState, Index
 
 __all__ = ["Raft"]
 
@@ -89,6 +89,10 @@ class Raft:
     def lease_valid(self, now: float) -> bool:
         """See `reads.lease_valid`."""
         return reads.lease_valid(self.replica, now)
+
+    def vouched(self, now: float) -> tuple[Index, float]:
+        """See `reads.vouched`."""
+        return reads.vouched(self.replica, now)
 
     def _next_deadline(self) -> float:
         r = self.replica

@@ -10,7 +10,7 @@ from coordd.raft.events import ReadRequested
 from coordd.raft.output import ReadReady
 from coordd.raft.quorum import agreed
 from coordd.raft.replica import Leadership, PendingRead, Replica
-from coordd.types import ServerId
+from coordd.types import Index, ServerId
 
 __all__ = [
     "committed",
@@ -21,6 +21,7 @@ __all__ = [
     "request",
     "round_answered",
     "round_begun",
+    "vouched",
     "wants_round",
 ]
 
@@ -106,6 +107,7 @@ def round_answered(r: Replica, leading: Leadership) -> None:
         return
     leading.confirmed_round = confirmed
     sent = leading.round_sent[confirmed]
+    leading.confirmed_at = sent
     leading.round_sent = {number: at for number, at in leading.round_sent.items() if number > confirmed}
     if not leading.lease_forfeited:
         leading.lease_until = sent + r.settings.lease_duration
@@ -144,3 +146,14 @@ def lease_valid(r: Replica, now: float) -> bool:
         and not leading.lease_forfeited
         and now < leading.lease_until
     )
+
+
+def vouched(r: Replica, now: float) -> tuple[Index, float]:
+    """(commit index, a time): what was committed anywhere before that time is not above that index (rule 63). A leader
+    knows by its lease or by the newest round that was confirmed, anybody else by what its leader told. (0, …): unknown."""
+    leading = r.leading
+    if leading is None or r.log.commit < leading.term_start:
+        return r.freshness.commit, r.freshness.at
+    if lease_valid(r, now):
+        return r.log.commit, now
+    return r.log.commit, leading.confirmed_at

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from coordd.errors import invariant
 from coordd.messages.peer import RaftMessage
+from coordd.raft.freshness import Freshness
 from coordd.raft.log import RaftLog
 from coordd.raft.output import Fact, Output, ReadReady, Role
 from coordd.raft.progress import Progress
@@ -66,6 +67,8 @@ class Leadership:
     round_sent: dict[int, float] = field(default_factory=dict)
     """When each round not yet superseded by a confirmed one was sent."""
     confirmed_round: int = 0
+    confirmed_at: float = float("-inf")
+    """When that round was sent: at that time surely nobody else led."""
     reads: list[PendingRead] = field(default_factory=list)
     """In the order in which they were accepted; so their rounds never fall."""
     lease_until: float = 0.0
@@ -106,12 +109,16 @@ class Replica:
         self.halves: Halves = ()
         """Voter sets of the latest configuration, which is in effect from the moment of its append."""
 
-        # Volatile
+        self._begin()
+
+    def _begin(self) -> None:
+        """What is volatile in the algorithm: a restart begins with this."""
         self.role = Role.FOLLOWER
         self.leader: ServerId | None = None
         self.leader_contact = float("-inf")
         """When a leader was last heard, and which one: it was promised that nobody else gets a vote for T from then on."""
         self.last_leader: ServerId | None = None
+        self.freshness = Freshness()
         self.election_due = float("inf")
         self.deaf_until = float("-inf")
         """A restarted server gives no vote for one election timeout: it may have promised a leader its lease (rule 61)."""

@@ -173,10 +173,23 @@ def heartbeat(r: Replica, leading: Leadership, now: float) -> None:
     leading.round += 1
     leading.round_sent[leading.round] = now
     leading.heartbeat_due = now + r.settings.heartbeat_interval
+    leader_commit, vouched_at = reads.vouched(r, now)
     for progress in leading.peers.values():
         commit = min(progress.match, r.log.commit)
         progress.commit_sent = max(progress.commit_sent, commit)
-        r.send(Heartbeat(r.term, r.me, progress.peer, progress.session, commit, leading.round))
+        r.send(
+            Heartbeat(
+                r.term,
+                r.me,
+                progress.peer,
+                progress.session,
+                commit,
+                leading.round,
+                leader_commit,
+                now - vouched_at if leader_commit else 0.0,
+                progress.acked_round,
+            )
+        )
     reads.round_begun(r, leading)
 
 
@@ -285,6 +298,7 @@ def _reject(r: Replica, message: AppendEntries) -> None:
 
 def handle_heartbeat(r: Replica, message: Heartbeat, now: float) -> None:
     r.hear_leader(message.sender, now)
+    r.freshness.heard(message, now)
     # min with last: what this leader saw acknowledged may be gone if the disk lied, and must not become an assertion.
     if not r.installing:
         r.log.commit = max(r.log.commit, min(message.commit, r.log.last))

@@ -280,7 +280,7 @@ class Node:
             return None
         self._apply_at = 0.0
         self._step(events.Applied(piece.last), now)
-        self._note_current()
+        self._currency.note(self.machine.applied, *self.raft.vouched(now))
         return AppliedBatch(applied, terms, sum(map(len, piece.entries)))
 
     def _slice_at(self, first: Index, last: Index) -> LogSlice | None:
@@ -434,13 +434,6 @@ class Node:
         return self.raft.lease_valid(self._clock())
 
     def age(self, now: float) -> float | None:
-        """Seconds since this server last heard a leader while it had applied all it knew to be committed (rule 63);
-        None: never."""
-        if self.ready and self.raft.lease_valid(now):
-            return 0.0
-        self._note_current()
+        """Seconds since the state certainly held all that was committed (rule 63); None: it never did."""
+        self._currency.note(self.machine.applied, *self.raft.vouched(now))
         return self._currency.age(now)
-
-    def _note_current(self) -> None:
-        replica = self.raft.replica
-        self._currency.note(self.machine.applied, replica.log.commit, replica.leader_contact)
