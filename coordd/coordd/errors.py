@@ -5,6 +5,7 @@ CoorddError
 ├── StorageError           the data folder can't be used                         (daemon exit 3)
 │   ├── DamagedError       what is on disk is not what was promised
 │   └── DiskFullError      no space: writes are refused until there is some
+├── UnsupportedError       log or state need a newer version of coordd          (daemon exit 5)
 ├── InUseError             address or data folder belongs to another process     (daemon exit 4)
 ├── TransportError         a message can't be read or a socket can't be used
 ├── RequestError           what a client gets as an answer; `code` travels on the wire
@@ -45,6 +46,7 @@ __all__ = [
     "TimedOutError",
     "TransportError",
     "UnknownClientError",
+    "UnsupportedError",
     "invariant",
     "request_error",
 ]
@@ -68,6 +70,10 @@ class DamagedError(StorageError):
 
 class DiskFullError(StorageError):
     """No space left. The transaction was rolled back; writes work again once there is space."""
+
+
+class UnsupportedError(CoorddError):
+    """Log or state were written at a feature level, or in a form, that this version does not know. Nothing was changed."""
 
 
 class InUseError(CoorddError):

@@ -6,12 +6,15 @@ beside it and tells which of them did not notice. Rules that only the simulator 
     words.py                   what a removal is, and the names of long files
     consensus.py               groups A to E and J of the list: terms, votes, replication, reads, the disk
     life.py                    groups F to I and K: members, snapshots, transfers, the state, the wire
+    operation.py               rules 78 and 95: addresses, upgrades
     __main__.py                takes out, runs, tells
 """
 
-from tests.removals import consensus, life
+from tests.removals import consensus, life, operation
 from tests.removals.words import Removal
 
 __all__ = ["REMOVALS"]
 
-REMOVALS: tuple[Removal, ...] = tuple(sorted(consensus.REMOVALS + life.REMOVALS, key=lambda removal: removal.rule))
+REMOVALS: tuple[Removal, ...] = tuple(
+    sorted(consensus.REMOVALS + life.REMOVALS + operation.REMOVALS, key=lambda removal: removal.rule)
+)

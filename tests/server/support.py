@@ -32,6 +32,7 @@ from coordd.raft.settings import RaftSettings
 from coordd.server.beats import BeatRelay
 from coordd.server.client_side import ClientSide
 from coordd.server.founding import Founding
+from coordd.server.levels import Levels
 from coordd.server.node import AppliedBatch, Node
 from coordd.server.observed import Observed
 from coordd.server.operator import Operator
@@ -334,8 +335,10 @@ class Desk:
         listed = [Contact(f"s{n}", f"10.0.0.{n}:8310", f"10.0.0.{n}:8311", KEY(f"s{n}")) for n in (1, 2, 3)]
         self.roster = Roster(KEY("s1"), listed)
         self.founding = Founding(words.hello(world.me))
+        self.levels = Levels(world.node)
         self.duties = LeaderDuties(
             node=world.node,
+            levels=self.levels,
             propose=lambda command, now: self.side.api.propose(command, now),
             client_expiry=60.0,
             beat_interval=1.0,
@@ -348,6 +351,7 @@ class Desk:
             answers=self.told,
             roster=self.roster,
             founding=self.founding,
+            levels=self.levels,
             observed=world.observed,
             submit=world.disk.submit,
             roster_changed=self._roster_changed,
@@ -361,6 +365,7 @@ class Desk:
             operator=self.operator,
             beats=self.relay,
             duties=self.duties,
+            levels=self.levels,
             settings=settings,
         )
         world.node.on_reads = self.side.reads.told

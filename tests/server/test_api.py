@@ -98,11 +98,12 @@ COMMANDS: dict[type, c.Command] = {
         c.AclDeletePolicy("some"),
         c.AclPutToken("t", bytes(32)),
         c.AclDeleteToken("root"),
+        c.RaiseFeatureLevel(1, 1),
     )
 }
 FREE_COMMANDS = {c.AclBootstrap}
 """It asks for no permission: it works once, and is refused when it is applied."""
-INTERNAL = {c.SetNodeStatus, c.ExpireSessions, c.ExpireClients}
+INTERNAL = {c.SetNodeStatus, c.ExpireSessions, c.ExpireClients, c.RaiseFeatureLevel}
 
 QUERIES: dict[type, q.Query] = {
     type(query): query

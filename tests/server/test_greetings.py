@@ -34,6 +34,7 @@ class Around:
         self.said: list[tuple[str, PeerMessage]] = []
         self.roster = Roster(key("s1"), [Contact(f"s{n}", f"s{n}:1", f"s{n}:2", key(f"s{n}")) for n in (1, 2, 3)])
         self.founding = Founding(hello(ONE))
+        self.levels = _Levels()
         self.log = Log()
         self.founding_asked = False
         self.outcomes: list[str] = []
@@ -46,6 +47,7 @@ class Around:
             links=cast(Any, self),
             roster=self.roster,
             founding=self.founding,
+            levels=cast(Any, self.levels),
             operator=cast(Any, self),
             join=None,
             context=cast(Any, None),
@@ -68,6 +70,20 @@ class Around:
     def founding_failed(self, error: RequestError) -> None:
         self.founding_asked = False
         self.outcomes.append(error.code)
+
+
+class _Levels:
+    """Of members: who has not told."""
+
+    def __init__(self) -> None:
+        self.unknown: list[str] = []
+        self.told: list[str] = []
+
+    def heard(self, key: str, hello: Hello) -> None:
+        self.told.append(key)
+
+    def to_ask(self) -> list[str]:
+        return self.unknown
 
 
 class _Node:
@@ -108,6 +124,16 @@ def test_with_a_configuration_only_who_is_to_be_added_is_greeted(around: Around)
     around.roster.expect(Contact("s4", "s4:1", "s4:2", key("s4")))
     around.greetings.turn(10.0)
     assert greeted(around) == [key("s4")]
+
+
+def test_members_that_have_not_told_their_feature_level_are_greeted(around: Around) -> None:
+    members = (Member(ONE, "s1:1", "s1:2", key("s1"), True), Member(TWO, "s2:1", "s2:2", key("s2"), True))
+    around.roster.follow([Configuration("c1", "test", members)], [])
+    around.levels.unknown = [key("s2"), key("s9")]
+    around.greetings.turn(10.0)
+    assert greeted(around) == [key("s2")]
+    around.greetings.heard(key("s2"), hello(TWO))
+    assert around.levels.told == [key("s2")]
 
 
 def test_a_hello_is_answered_once_and_an_answer_is_not(around: Around) -> None:

@@ -19,6 +19,7 @@ from coordd.raft.output import Output
 from coordd.raft.replica import Rng
 from coordd.raft.settings import RaftSettings
 from coordd.server.api import Api
+from coordd.server.levels import Levels
 from coordd.server.node import Node
 from coordd.server.observed import Observed
 from coordd.server.operator import Operator
@@ -177,8 +178,10 @@ class Server:
         self._proposals = Proposals(self, 1000)
         self._watches = Watches(1000, 5.0, lambda query: node.machine.topics(query))
         self._reads = Reads(node=node, answers=self, watches=self._watches, limit=1000, longest_wait=10.0)
+        levels = Levels(node)
         self._duties = LeaderDuties(
             node=node,
+            levels=levels,
             propose=self._propose_own,
             client_expiry=600.0,
             beat_interval=1.0,
@@ -192,6 +195,7 @@ class Server:
             reads=self._reads,
             watches=self._watches,
             duties=self._duties,
+            levels=levels,
             operator=cast(Operator, _Operator(node)),
             beats=lambda _: None,
             wall=self.wall,

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from coordd.acl.authorizer import ALLOW_ALL
-from coordd.errors import DamagedError, DiskFullError, InvariantError, StorageError
+from coordd.errors import CoorddError, DamagedError, DiskFullError, InvariantError, StorageError, UnsupportedError
 from coordd.messages.client import KvGet, KvList, KvPairs, ListLocks
 from coordd.messages.command import KvPut, LockAcquire, RegisterClient
 from coordd.messages.entry import NOOP_ENTRY, encode_configuration
@@ -303,10 +303,10 @@ def _change(path: Path, sql: str) -> None:
         (without_rows, DamagedError),
         (without_digests, DamagedError),
         (with_odd_digests, DamagedError),
-        (of_another_version, StorageError),
+        (of_another_version, UnsupportedError),
     ],
 )
-def test_a_file_that_can_not_be_used(tmp_path: Path, damage: Callable[[Path], None], error: type[StorageError]) -> None:
+def test_a_file_that_can_not_be_used(tmp_path: Path, damage: Callable[[Path], None], error: type[CoorddError]) -> None:
     path = tmp_path / "state.db"
     filled(str(path)).close()
     damage(path)

@@ -58,11 +58,12 @@ def list_peers(call: Call) -> None:
                 "role": roles[one.id],
                 "match": peer.match if peer else None,
                 "contact_ms": peer.contact_ms if peer else None,
+                "level": (peer.level or None) if peer else None,
                 "id": one.id,
                 "public_key": one.public_key,
             }
         )
-    call.render.rows(rows, ["name", "raft_address", "client_address", "role", "match", "contact_ms"])
+    call.render.rows(rows, ["name", "raft_address", "client_address", "role", "match", "contact_ms", "level"])
 
 
 @raft.command("add-peer")

@@ -347,6 +347,8 @@ class PeerInfo(Row, frozen=True):
     """leader, follower, learner, leaving."""
     match: Index
     contact_ms: int
+    level: int = 0
+    """The highest feature level that it supports; 0 where the leader does not know."""
 
 
 class Info(Wire, frozen=True, tag="in"):

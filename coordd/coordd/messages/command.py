@@ -38,6 +38,7 @@ __all__ = [
     "LockGrant",
     "LockRelease",
     "NodeStatus",
+    "RaiseFeatureLevel",
     "Register",
     "RegisterClient",
     "ServiceDefinition",
@@ -285,6 +286,16 @@ class AclDeleteToken(_Command, frozen=True, tag="au"):
     accessor: str
 
 
+# --- the cluster -----------------------------------------------------------------------------------------------------
+
+
+class RaiseFeatureLevel(_Command, frozen=True, tag="fl"):
+    """Proposed by the leader once every server supports this level (`levels.py`). Under another term it does nothing."""
+
+    term: Term
+    level: int
+
+
 Command: TypeAlias = (
     KvPut
     | KvDelete
@@ -305,6 +316,7 @@ Command: TypeAlias = (
     | AclDeletePolicy
     | AclPutToken
     | AclDeleteToken
+    | RaiseFeatureLevel
 )
 
 

@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 import msgspec
 
+from coordd.messages.levels import FIRST
 from coordd.types import Index, LogSlice, ServerId, SnapshotMeta, Term
 
 __all__ = [
@@ -163,6 +164,8 @@ class Hello(msgspec.Struct, frozen=True, array_like=True, tag="he"):
     last_index: Index
     answer: bool = False
     """An answer is not answered again."""
+    level: int = FIRST
+    """The highest feature level that the sender supports (rule 95)."""
 
 
 class SnapshotChunk(msgspec.Struct, frozen=True, array_like=True, tag="sc"):

@@ -24,7 +24,9 @@ from coordd.messages import client as wire
 from coordd.messages.codec import MAX_COMMAND_BYTES, decode_request
 from coordd.messages.command import Command, DestroySession, RegisterClient, command_decoder, encode
 from coordd.messages.entry import UNREADABLE, CommandHeader, encode_command
+from coordd.messages.levels import level_of
 from coordd.server.authority import Authority
+from coordd.server.levels import Levels
 from coordd.server.node import Node
 from coordd.server.operator import Operator
 from coordd.server.proposals import Proposals
@@ -56,6 +58,7 @@ class Api:
         reads: Reads,
         watches: Watches,
         duties: LeaderDuties,
+        levels: Levels,
         operator: Operator,
         beats: Callable[[str], None],
         wall: Callable[[], float],
@@ -68,6 +71,7 @@ class Api:
         self._reads = reads
         self._watches = watches
         self._duties = duties
+        self._levels = levels
         self._operator = operator
         self._beats = beats
         self._wall = wall
@@ -120,6 +124,7 @@ class Api:
         except UNREADABLE as error:
             raise InvalidError(f"unreadable command: {error}") from error
         self._authority.demand(request.token, command)
+        self._levels.demand(command)
         if isinstance(command, RegisterClient) and body.client:
             raise InvalidError("a registration carries no client number")
         if max(body.client, body.number, body.lowest) > _LARGEST or min(body.client, body.number, body.lowest) < 0:
@@ -134,6 +139,7 @@ class Api:
 
     def propose(self, command: Command, now: float) -> None:
         """A command of the leader itself; nobody waits for it, but the duties hear if it was not taken."""
+        invariant(level_of(command) <= self._node.machine.feature_level, "the leader proposes what not all can read")
         header = CommandHeader(self._duties.state_time(now, self._wall()), 0, 0, 0)
         entry = encode_command(header, encode(command))
         self._proposals.add_own(entry, lambda: self._duties.refused(command))

@@ -11,6 +11,7 @@ from coordd.messages.client import Reply, ReplyBody
 from coordd.messages.codec import MAX_FRAME_BYTES, encode_reply
 from coordd.server.api import Api
 from coordd.server.beats import BeatRelay
+from coordd.server.levels import Levels
 from coordd.server.node import AppliedBatch, Node
 from coordd.server.operator import Operator
 from coordd.server.proposals import Proposals
@@ -54,6 +55,7 @@ class ClientSide:
         operator: Operator,
         beats: BeatRelay,
         duties: LeaderDuties,
+        levels: Levels,
         settings: ServerSettings,
     ) -> None:
         limits = settings.limits
@@ -80,6 +82,7 @@ class ClientSide:
             reads=self.reads,
             watches=self.watches,
             duties=duties,
+            levels=levels,
             operator=operator,
             beats=beats.heard,
             wall=time.time,

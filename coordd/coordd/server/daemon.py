@@ -12,6 +12,7 @@ import time
 import msgspec
 
 from coordd.log_output import Log
+from coordd.messages import levels as features
 from coordd.messages.peer import Hello
 from coordd.raft.core import Raft
 from coordd.raft.output import Fact
@@ -22,6 +23,7 @@ from coordd.server.client_side import ClientAnswers, ClientSide
 from coordd.server.founding import Founding
 from coordd.server.greetings import Greetings
 from coordd.server.helper import Helper
+from coordd.server.levels import Levels
 from coordd.server.links import PeerLinks
 from coordd.server.node import Node
 from coordd.server.observed import Observed
@@ -61,7 +63,7 @@ def clock() -> float:
 class Daemon:
     """Made by the constructor, which opens everything in an order in which a refusal leaves no trace; then `run`.
 
-    Raises: ConfigError, StorageError, InUseError, TransportError.
+    Raises: ConfigError, StorageError, InUseError, TransportError, UnsupportedError.
     """
 
     def __init__(self, settings: ServerSettings, log: Log) -> None:
@@ -163,7 +165,9 @@ class Daemon:
     def _assemble_sides(self) -> None:
         settings, node = self._settings, self._node
         answers = ClientAnswers(self._client_socket)
-        hello = Hello(settings.name, self._me, self._store.identity.boot, settings.cluster_name, "", 0)
+        boot = self._store.identity.boot
+        hello = Hello(settings.name, self._me, boot, settings.cluster_name, "", 0, level=features.SUPPORTED)
+        self._levels = Levels(node)
         founding = Founding(hello)
         duties = self._make_duties()
         beats = BeatRelay(node, duties, self._links.send, clock)
@@ -172,6 +176,7 @@ class Daemon:
             answers=answers,
             roster=self._roster,
             founding=founding,
+            levels=self._levels,
             observed=self._observed,
             submit=self._writer.submit,
             roster_changed=self._links.follow_roster,
@@ -185,6 +190,7 @@ class Daemon:
             operator=self._operator,
             beats=beats,
             duties=duties,
+            levels=self._levels,
             settings=settings,
         )
         self._greetings = self._make_greetings(hello, founding)
@@ -206,6 +212,7 @@ class Daemon:
         clients = self._settings.clients
         return LeaderDuties(
             node=self._node,
+            levels=self._levels,
             propose=lambda command, now: self._clients.api.propose(command, now),
             client_expiry=clients.expiry_s,
             beat_interval=clients.beat_interval_ms / 1000,
@@ -220,6 +227,7 @@ class Daemon:
             links=self._links,
             roster=self._roster,
             founding=founding,
+            levels=self._levels,
             operator=self._operator,
             join=self._settings.join,
             context=self._context,

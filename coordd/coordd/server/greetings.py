@@ -1,8 +1,11 @@
 """Hellos between servers, and what follows from them: identities are learned, a cluster is founded, a new server let in.
 
-Before there is a configuration a server greets everybody it knows of; afterwards only servers that are about to be added.
+Before there is a configuration a server greets everybody it knows of; afterwards a leader greets servers that are about to
+be added, and members that have not told it yet, in their present life, which feature level they support.
 A server that waits to join asks the member of its `[join]` table for the list of servers, so that it will let them in.
 """
+
+import msgspec
 
 from coordd.errors import ConfigError, ConflictError, CoorddError, RequestError
 from coordd.log_output import Log
@@ -12,6 +15,7 @@ from coordd.messages.peer import Hello
 from coordd.raft.events import Founded
 from coordd.raft.output import Accepted
 from coordd.server.founding import Founding
+from coordd.server.levels import Levels
 from coordd.server.links import PeerLinks
 from coordd.server.node import Node
 from coordd.server.operator import Operator
@@ -39,6 +43,7 @@ class Greetings:
         links: PeerLinks,
         roster: Roster,
         founding: Founding,
+        levels: Levels,
         operator: Operator,
         join: JoinSettings | None,
         context: Context,
@@ -49,6 +54,7 @@ class Greetings:
         self._links = links
         self._roster = roster
         self._founding = founding
+        self._levels = levels
         self._operator = operator
         self._join = join
         self._context = context
@@ -76,22 +82,20 @@ class Greetings:
 
     def _to_greet(self) -> list[str]:
         known = self._links.contacts()
-        return known if not self._roster.configured else [key for key in known if self._roster.is_expected(key)]
+        if not self._roster.configured:
+            return known
+        wanted = set(self._levels.to_ask())
+        return [key for key in known if key in wanted or self._roster.is_expected(key)]
 
     def _hello(self, *, answer: bool) -> Hello:
-        return Hello(
-            self._me.name,
-            self._me.sender,
-            self._me.boot,
-            self._me.cluster_name,
-            self._links.cluster_id,
-            self._node.raft.replica.log.last,
-            answer,
+        return msgspec.structs.replace(
+            self._me, cluster_id=self._links.cluster_id, last_index=self._node.raft.replica.log.last, answer=answer
         )
 
     def heard(self, key: str, hello: Hello) -> None:
         self._roster.greeted(hello.sender, key)
         self._founding.heard(hello, key)
+        self._levels.heard(key, hello)
         if not hello.answer:
             self._links.send_to_key(key, self._hello(answer=True))
         strange = hello.cluster_name != self._me.cluster_name or (

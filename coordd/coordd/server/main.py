@@ -1,6 +1,7 @@
 """`coordd --config FILE`: one server.
 
-Exit codes: 0 clean, 2 configuration, 3 storage damaged or failed, 4 address or data folder in use. SIGTERM and SIGINT hand
+Exit codes: 0 clean, 2 configuration, 3 storage damaged or failed, 4 address or data folder in use, 5 the data need a newer
+version. SIGTERM and SIGINT hand
 leadership over and end within three seconds; a second one ends at once.
 """
 
@@ -13,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 
 from coordd.config import load
-from coordd.errors import ConfigError, CoorddError, InUseError, StorageError
+from coordd.errors import ConfigError, CoorddError, InUseError, StorageError, UnsupportedError
 from coordd.log_output import open_log
 from coordd.server.daemon import Daemon
 from coordd.server.settings import ServerSettings
@@ -52,7 +53,9 @@ def run(arguments: list[str]) -> int:
     try:
         daemon.run()
     except CoorddError as error:
-        log.error("stopped", reason=str(error), exc_info=not isinstance(error, StorageError | ConfigError))
+        log.error(
+            "stopped", reason=str(error), exc_info=not isinstance(error, StorageError | ConfigError | UnsupportedError)
+        )
         return _exit_code(error)
     daemon.close()
     log.info("stopped")
@@ -73,9 +76,8 @@ def _refuse(error: CoorddError) -> int:
 
 
 def _exit_code(error: CoorddError) -> int:
-    if isinstance(error, ConfigError):
-        return 2
-    return 4 if isinstance(error, InUseError) else 3
+    codes: dict[type[CoorddError], int] = {ConfigError: 2, InUseError: 4, UnsupportedError: 5}
+    return next((code for kind, code in codes.items() if isinstance(error, kind)), 3)
 
 
 def _obey_signals(daemon: Daemon) -> None:

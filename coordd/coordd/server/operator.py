@@ -22,9 +22,11 @@ from coordd.errors import (
     TimedOutError,
 )
 from coordd.messages import client as wire
+from coordd.messages import levels as features
 from coordd.raft.events import AddServer, ChangeRequested, RemoveServer
 from coordd.raft.output import Accepted, Refusal
 from coordd.server.founding import Founding
+from coordd.server.levels import Levels
 from coordd.server.log_text import log_record
 from coordd.server.node import Node
 from coordd.server.observed import Observed
@@ -72,6 +74,7 @@ class Operator:
         answers: Answers,
         roster: Roster,
         founding: Founding,
+        levels: Levels,
         observed: Observed,
         submit: Callable[[Job], None],
         roster_changed: Callable[[], None],
@@ -83,6 +86,7 @@ class Operator:
         self._answers = answers
         self._roster = roster
         self._founding = founding
+        self._levels = levels
         self._observed = observed
         self._submit = submit
         self._roster_changed = roster_changed
@@ -264,6 +268,7 @@ class Operator:
         server = self._roster.identity_under(adding.contact.public_key)
         if server is None:
             return False
+        self._levels.demand_of_newcomer(adding.contact.public_key)
         request, contact = adding.request, adding.contact
         member = Member(
             server,
@@ -369,6 +374,8 @@ class Operator:
             "lease": node.raft.lease_valid(now),
             "disk_full": node.disk_full,
             "acl_enabled": node.machine.acl_enabled,
+            "feature_level": node.machine.feature_level,
+            "feature_level_supported": features.SUPPORTED,
             "state_digest": f"{node.machine.digest:032x}",
         }
         figures |= {name: getattr(self._observed, name) for name in Observed.__slots__}
@@ -387,10 +394,10 @@ class Operator:
                 role = "leader"
             progress = leading.peers.get(member.id) if leading else None
             contact = int((now - progress.contact) * 1000) if progress else -1
+            match = progress.match if progress else 0
             if leading and member.id == replica.me:
-                rows.append(wire.PeerInfo(member.id, role, replica.log.durable, 0))
-            else:
-                rows.append(wire.PeerInfo(member.id, role, progress.match if progress else 0, contact))
+                match, contact = replica.log.durable, 0
+            rows.append(wire.PeerInfo(member.id, role, match, contact, self._levels.supported_by(member) or 0))
         return tuple(rows)
 
 

@@ -1,4 +1,4 @@
-"""What a leader does because it leads: stamp time, end what has fallen silent, take signs of life.
+"""What a leader does because it leads: stamp time, end what has fallen silent, take signs of life, raise the feature level.
 
 `LeaderDuties` comes to life when its server is ready to lead (it has applied the entry with which it took office) and
 forgets everything when it no longer leads: a new leader gives everyone a full TTL.
@@ -7,8 +7,16 @@ forgets everything when it no longer leads: a new leader gives everyone a full T
 from collections.abc import Callable
 
 from coordd.acl.authorizer import Authorizer
-from coordd.messages.command import Command, Deregister, ExpireClients, ExpireSessions, SetNodeStatus
+from coordd.messages.command import (
+    Command,
+    Deregister,
+    ExpireClients,
+    ExpireSessions,
+    RaiseFeatureLevel,
+    SetNodeStatus,
+)
 from coordd.server.expiry import BeatTimers, ClientTimers, SessionTimers
+from coordd.server.levels import Levels
 from coordd.server.node import Node
 from coordd.server.state_time import StateTime
 from coordd.state.topics import Topic
@@ -30,6 +38,7 @@ class LeaderDuties:
         self,
         *,
         node: Node,
+        levels: Levels,
         propose: Callable[[Command, float], None],
         client_expiry: float,
         beat_interval: float,
@@ -38,6 +47,7 @@ class LeaderDuties:
     ) -> None:
         """Durations are seconds. `propose` queues a command of the leader's own."""
         self._node = node
+        self._levels = levels
         self._propose = propose
         self._client_expiry = client_expiry
         self._beat_interval = beat_interval
@@ -72,7 +82,8 @@ class LeaderDuties:
         if not self._term or not self._node.ready:
             return
         self._follow_slowly(now)
-        for command in (self._sessions.due(now), self._beats.due(now), self._clients.due(now), *self._beats.reap(now)):
+        timed = (self._sessions.due(now), self._beats.due(now), self._clients.due(now), *self._beats.reap(now))
+        for command in (*timed, self._levels.due()):
             if command is not None:
                 self._propose(command, now)
         self._grant_due_locks(now, wall)
@@ -115,6 +126,8 @@ class LeaderDuties:
                 self._clients.refused(command)
             case SetNodeStatus():
                 self._beats.refused(command)
+            case RaiseFeatureLevel():
+                self._levels.refused()
             case Deregister():
                 self._beats.reap_refused(command)
             case _:

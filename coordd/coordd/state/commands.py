@@ -23,11 +23,12 @@ from coordd.messages.command import (
     LockAcquire,
     LockCancel,
     LockRelease,
+    RaiseFeatureLevel,
     Register,
     RegisterClient,
     SetNodeStatus,
 )
-from coordd.state import acl, catalog, health, kv, locks, sessions
+from coordd.state import acl, catalog, health, kv, levels, locks, sessions
 from coordd.state.clients import Clients
 from coordd.state.rows import Rows
 
@@ -59,9 +60,10 @@ class Commands:
             AclDeletePolicy: acl.delete_policy,
             AclPutToken: acl.put_token,
             AclDeleteToken: acl.delete_token,
+            RaiseFeatureLevel: levels.raise_level,
         }
         invariant(set(self._apply) == set(get_args(Command)), "every kind of command is applied by a function")
 
     def run(self, command: Command) -> CommandResult:
-        """Apply one command. Raises: limits.Refused, before anything was changed."""
+        """Apply one command. Raises: limits.Refused, before anything was changed; UnsupportedError."""
         return self._apply[type(command)](self._rows, command)

@@ -4,7 +4,7 @@
 into batches. It is total (rule 96): a command that makes no sense gives a `Failure`; only an entry that this version can't
 read raises InvariantError, because a replica that shrugs diverges for good. One batch is one transaction; if it fails it
 is rolled back, the machine stands where it stood before, and the error is raised: DiskFullError (try again when there is
-space), StorageError, or whatever the bug was.
+space), StorageError, UnsupportedError (an entry raises the feature level beyond this version), or whatever the bug was.
 
 The file can be read by others meanwhile. It is not synced at each commit: after a power cut it may lag behind the log, and
 is replayed forward. `checkpoint` syncs it.
@@ -20,7 +20,7 @@ from typing import NamedTuple
 import msgspec
 
 from coordd.acl.authorizer import Authorizer
-from coordd.errors import DamagedError, DiskFullError, InvariantError, StorageError, invariant
+from coordd.errors import DamagedError, DiskFullError, InvariantError, StorageError, UnsupportedError, invariant
 from coordd.messages.client import Query, QueryResult
 from coordd.messages.command import Command, CommandResult, command_decoder
 from coordd.messages.entry import (
@@ -32,11 +32,13 @@ from coordd.messages.entry import (
     decode_command,
     decode_configuration,
 )
+from coordd.messages.levels import FIRST
 from coordd.state import health, locks, permissions, queries, sessions
 from coordd.state.acl import Authorizers
 from coordd.state.clients import Clients
 from coordd.state.commands import Commands
 from coordd.state.digest import MODULUS
+from coordd.state.levels import require_supported
 from coordd.state.limits import Limits, Refused
 from coordd.state.permissions import Permission
 from coordd.state.rows import Rows
@@ -99,7 +101,8 @@ class Machine:
         """Open a state file and check its digest, or make one; `path` may be ":memory:". `examined`: `examine` has just
         found it whole.
 
-        Raises: DamagedError if the rows are not those that were written, StorageError if the file can't be used.
+        Raises: DamagedError if the rows are not those that were written, StorageError if the file can't be used,
+        UnsupportedError if it was written by a version that knows more.
         """
         limits = limits or Limits()
         if not examined:
@@ -245,6 +248,11 @@ class Machine:
     def acl_enabled(self) -> bool:
         return self._rows.acl_enabled > 0
 
+    @property
+    def feature_level(self) -> int:
+        """The cluster's active level: commands above it are not proposed (rule 95)."""
+        return self._rows.feature_level
+
     # --- the file ---------------------------------------------------------------------------------------------------
 
     @property
@@ -296,7 +304,7 @@ class Machine:
         self._clients.forget()
         self._authorizers.forget()
         rows.unsettled.clear()
-        meta = rows.meta.get(_META) or MetaRow(_META, 0, 0, 0, 0, 0, 0, "")
+        meta = rows.meta.get(_META) or MetaRow(_META, 0, 0, 0, 0, 0, FIRST, 0, "")
         self.applied = meta.applied
         self.applied_term = meta.applied_term
         self.state_time = meta.state_time
@@ -305,6 +313,7 @@ class Machine:
         self.configuration = msgspec.json.decode(text, type=Configuration) if text else None
         rows.topic_floor = meta.topic_floor
         rows.acl_enabled = meta.acl_enabled
+        rows.feature_level = meta.feature_level
         rows.now = meta.state_time
         rows.next_due = locks.first_due(rows)
 
@@ -316,6 +325,7 @@ class Machine:
             state_time=self.state_time,
             topic_floor=self._rows.topic_floor,
             acl_enabled=self._rows.acl_enabled,
+            feature_level=self._rows.feature_level,
             configuration_index=self.configuration_index,
             configuration=self._configuration_text,
         )
@@ -324,7 +334,7 @@ class Machine:
 def examine(path: str, limits: Limits | None = None) -> None:
     """Read the whole file, if there is one, without changing it, nor its WAL: what is damaged stays as evidence.
 
-    Raises: DamagedError, StorageError.
+    Raises: DamagedError, StorageError, UnsupportedError.
     """
     if not Path(path).exists() or not Path(path).stat().st_size:
         return
@@ -347,8 +357,9 @@ def _check(path: str, machine: Machine) -> None:
             raise DamagedError(f"{path} is a database, but holds no replicated state")
         return
     if version != SCHEMA_VERSION:
-        raise StorageError(f"{path} has state format {version}; this version of coordd reads {SCHEMA_VERSION}")
+        raise UnsupportedError(f"{path} has state format {version}; this version of coordd reads {SCHEMA_VERSION}")
     machine._load()
+    require_supported(path, machine.feature_level)
     if not machine.verify():
         raise DamagedError(f"{path} is damaged: its rows do not have the digest that was stored with them")
 

@@ -157,6 +157,7 @@ _REQUIRED: dict[type, Callable[[Rows, Any], Permissions]] = {
     command.AclDeletePolicy: _operator_write,
     command.AclPutToken: _operator_write,
     command.AclDeleteToken: _operator_write,
+    command.RaiseFeatureLevel: _internal,
     query.KvGet: _key_read,
     query.KvList: _nothing,
     query.ListNodes: _nothing,

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from coordd.messages.levels import FIRST
 from coordd.state.limits import MAX_TIME, Limits
 from coordd.state.schema import (
     INDEXES,
@@ -70,6 +71,7 @@ class Rows:
         """Topic rows at which the oldest are reaped, in one go, down to the limit."""
         self.topic_floor: Index = 0
         self.acl_enabled: Index = 0
+        self.feature_level = FIRST
         self.changes: set[Topic] = set()
         self.unsettled: set[str] = set()
         """Locks that may have become grantable in this command."""

@@ -25,7 +25,7 @@ __all__ = [
     "create_table",
 ]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class MetaRow(NamedTuple):
@@ -39,6 +39,8 @@ class MetaRow(NamedTuple):
     """The highest index of a topic row that was reaped; see topics.py."""
     acl_enabled: int
     """Index of `acl bootstrap`, 0 before."""
+    feature_level: int
+    """See messages/levels.py."""
     configuration_index: int
     configuration: str
     """JSON of types.Configuration, "" before bootstrap."""

@@ -1,0 +1,84 @@
+"""Removals of what an operator meets over the years: upgrades, new addresses, transfers beside the daily work."""
+
+from tests.removals.words import Removal, gone
+
+__all__ = ["REMOVALS"]
+
+_SERVER = "server/test_levels.py::"
+_STATE = "state/test_levels.py::"
+
+UPGRADED: tuple[Removal, ...] = (
+    gone(
+        95,
+        "server.levels:Levels.supported_by",
+        "(hello.sender, hello.boot) != (member.id, progress.boot)",
+        "False",
+        _SERVER + "test_rule_95_a_server_of_an_earlier_life_has_said_nothing",
+    ),
+    gone(
+        95,
+        "server.levels:next_level",
+        "or len(known) < len(supported)",
+        "",
+        _SERVER + "test_the_next_level_is_the_highest_that_all_support",
+    ),
+    gone(
+        95,
+        "server.levels:next_level",
+        "min(known)",
+        "max(known)",
+        _SERVER + "test_rule_95_the_level_rises_when_the_last_server_was_upgraded",
+        _SERVER + "test_rule_95_learners_count_too",
+    ),
+    gone(
+        95,
+        "server.api:Api._write",
+        "self._levels.demand(command)",
+        "pass",
+        _SERVER + "test_rule_95_a_command_above_the_level_is_refused_and_says_who_holds_it_back",
+    ),
+    gone(
+        95,
+        "server.api:Api.propose",
+        "level_of(command) <= self._node.machine.feature_level",
+        "True",
+        _SERVER + "test_rule_95_the_leader_itself_proposes_nothing_above_the_level",
+    ),
+    gone(
+        95,
+        "server.operator:Operator._go_on_adding",
+        "self._levels.demand_of_newcomer(adding.contact.public_key)",
+        "pass",
+        _SERVER + "test_rule_95_a_server_that_supports_less_is_not_added",
+    ),
+    gone(
+        95,
+        "server.levels:Levels.demand_of_newcomer",
+        "max(self._node.machine.feature_level, under_way)",
+        "self._node.machine.feature_level",
+        _SERVER + "test_rule_95_nor_while_the_raise_is_under_way",
+    ),
+    gone(
+        95,
+        "state.levels:raise_level",
+        "command.term != rows.term or ",
+        "",
+        _STATE + "test_rule_95_a_raise_under_another_term_does_nothing",
+    ),
+    gone(
+        95,
+        "state.levels:raise_level",
+        'require_supported(f"entry {rows.index} of the log", command.level)',
+        "pass",
+        _STATE + "test_rule_95_a_version_that_does_not_know_the_level_stops_and_changes_nothing",
+    ),
+    gone(
+        95,
+        "state.machine:_check",
+        "require_supported(path, machine.feature_level)",
+        "pass",
+        _STATE + "test_rule_95_a_state_of_a_level_that_is_not_known_is_not_opened",
+    ),
+)
+
+REMOVALS = UPGRADED
