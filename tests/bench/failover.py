@@ -80,7 +80,7 @@ class Bench:
     def repeat(self, count: int, once: Callable[[ServerProcess], Outage]) -> list[Outage]:
         outages = []
         for number in range(1, count + 1):
-            leader = self._whole()
+            leader = self._cluster.whole()
             time.sleep(self._chance.uniform(0.5, 1.0))  # the moment is random: nothing is waited for
             outages.append(once(leader))
             print(f"{number:4}: {1000 * outages[-1].everybody:5.0f} ms", flush=True)
@@ -120,22 +120,6 @@ class Bench:
         unknown = sum(len(book.unknown) for book in books.values())
         print(f"{acknowledged} writes acknowledged, {unknown} with unknown outcome, {len(wrong)} things wrong")
         return wrong
-
-    def _whole(self) -> ServerProcess:
-        """Wait until all servers have what is committed now; the leader."""
-
-        def attempt() -> ServerProcess | None:
-            leader = self._cluster.leader()
-            figures = self._cluster.info(leader)
-            if figures is None or figures["role"] != "leader":
-                return None
-            for server in self._cluster.servers:
-                others = self._cluster.info(server)
-                if others is None or others["applied_index"] < figures["commit_index"]:
-                    return None
-            return leader
-
-        return wait_for(attempt, "a whole cluster")
 
     def _all_have_written(self, since: float) -> None:
         """Also some more than once, so that a late acknowledgement of the dead is not taken for one of the living."""

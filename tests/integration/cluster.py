@@ -87,6 +87,8 @@ class ServerProcess:
         self.client_address = f"127.0.0.1:{client_port}"
         self.keys: KeyPair = generate()
         self.process: subprocess.Popen[bytes] | None = None
+        self.environment: dict[str, str] = {}
+        """For its process, beside what this one has."""
         folder.mkdir(parents=True)
         write_key_file(folder / "key", self.keys)
 
@@ -116,7 +118,7 @@ class ServerProcess:
             f'client_address = "{self.client_address}"\n{extra}\n{servers}'
         )
 
-    def start(self, environment: dict[str, str] | None = None, preload: list[str] | None = None) -> None:
+    def start(self, preload: list[str] | None = None) -> None:
         """`preload`: python code of a test to run in the server's process first, as `-c` statements."""
         assert self.process is None or self.process.poll() is not None, f"{self.name} runs already"
         code = "; ".join([*(preload or []), "from coordd.server.main import main", "main()"])
@@ -125,7 +127,7 @@ class ServerProcess:
                 [sys.executable, "-c", code, "--config", str(self.config)],
                 stderr=log,
                 stdin=subprocess.DEVNULL,
-                env=os.environ | (environment or {}),
+                env=os.environ | self.environment,
             )
 
     @property
@@ -274,6 +276,22 @@ class ServerCluster:
             answer = client.request(ServersRequest())
         assert isinstance(answer, Servers)
         return {member.id.partition("#")[0]: member for member in answer.servers}
+
+    def whole(self) -> ServerProcess:
+        """Wait until every server has applied what is committed now, also while clients write; the leader."""
+
+        def attempt() -> ServerProcess | None:
+            leader = self.leader()
+            figures = self.info(leader)
+            if figures is None or figures["role"] != "leader":
+                return None
+            for server in self.servers:
+                others = self.info(server)
+                if others is None or others["applied_index"] < figures["commit_index"]:
+                    return None
+            return leader
+
+        return wait_for(attempt, "a whole cluster")
 
     def converged(self, token: str = "") -> list[dict[str, Any]]:
         """Wait until all running servers have applied the same index, and give their figures."""

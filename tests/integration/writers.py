@@ -144,11 +144,11 @@ class Chainer(_Writer):
 
 
 class Writers:
-    """Four of each kind, at work from `start` to `finish`."""
+    """Four of each kind, at work from `start` to `finish`, on keys that begin with `prefix`."""
 
-    def __init__(self, servers: list[tuple[str, str]], each: int = 4) -> None:
-        self._all: list[_Writer] = [Putter(f"putter-{n}", servers) for n in range(each)]
-        self._all += [Chainer(f"chainer-{n}", servers) for n in range(each)]
+    def __init__(self, servers: list[tuple[str, str]], each: int = 4, prefix: str = "") -> None:
+        self._all: list[_Writer] = [Putter(f"{prefix}putter-{n}", servers) for n in range(each)]
+        self._all += [Chainer(f"{prefix}chainer-{n}", servers) for n in range(each)]
 
     def start(self) -> None:
         for writer in self._all:

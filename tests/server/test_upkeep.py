@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import pytest
 
-from coordd.errors import StorageError
+from coordd.errors import DiskFullError, StorageError
 from coordd.server.helper import Helper
 from coordd.server.settings import RaftSettings, StorageSettings
 from coordd.server.upkeep import Upkeep
@@ -173,7 +173,7 @@ def test_nothing_is_cut_while_the_state_is_being_replaced(room: Room) -> None:
     assert room.bench.jobs == []
 
 
-def test_a_failure_is_told_and_tried_again_after_a_pause(room: Room) -> None:
+def test_a_full_disk_is_told_and_tried_again_after_a_pause(room: Room) -> None:
     room.write(60)
 
     def fail(times: int) -> None:
@@ -181,18 +181,41 @@ def test_a_failure_is_told_and_tried_again_after_a_pause(room: Room) -> None:
             room.turn()
             jobs, room.bench.jobs = room.bench.jobs, []
             for _, _, failed in jobs:
-                failed(StorageError("the disk is broken"))
+                failed(DiskFullError("no space"))
 
     fail(10)
-    assert room.reports == ["checkpoint failed: the disk is broken"]
+    assert room.reports == ["checkpoint failed: no space"]
     room.world.now += 5.1
     room.round()
     assert room.upkeep.checkpoints == 1
 
 
-def test_a_bug_is_not_reported_away(room: Room) -> None:
-    with pytest.raises(ZeroDivisionError):
-        room.upkeep._failed(ZeroDivisionError())
+@pytest.mark.parametrize("error", [StorageError("fsync failed"), ZeroDivisionError()])
+def test_after_any_other_failure_nothing_is_tried_again(room: Room, error: Exception) -> None:
+    """The kernel may have dropped what it could not write, and a second fsync would report success."""
+    with pytest.raises(type(error)):
+        room.upkeep._failed(room.world.node.state_file, error)
+
+
+def test_a_file_that_was_replaced_meanwhile_matters_no_more(room: Room) -> None:
+    room.upkeep._failed("state-of-before.db", StorageError("no such file"))
+    assert room.reports == []
+
+
+def test_a_disk_that_fills_up_behind_the_checkpoint_is_waited_for(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What came meanwhile is moved on the loop, and there may be no space for that alone."""
+
+    def full() -> bool:
+        raise DiskFullError("no space")
+
+    room.write(60)
+    monkeypatch.setattr(room.world.node.machine, "checkpoint", full)
+    room.round()
+    assert room.reports == ["checkpoint failed: no space"]
+    monkeypatch.undo()
+    room.world.now += 5.1
+    room.round()
+    assert room.upkeep.checkpoints == 1
 
 
 # --- the helper thread ------------------------------------------------------------------------------------------------

@@ -8,9 +8,11 @@ came, apply, answers, views; each slice is bounded, so that a heartbeat is never
 import os
 import random
 import time
+from contextlib import suppress
 
 import msgspec
 
+from coordd.errors import DiskFullError
 from coordd.log_output import Log
 from coordd.messages import levels as features
 from coordd.messages.peer import Hello
@@ -39,7 +41,7 @@ from coordd.storage.identity import Identity
 from coordd.storage.log_store import LogStore
 from coordd.storage.recovery import Recovered
 from coordd.storage.snapshot_store import SnapshotStore
-from coordd.storage.writer import ChainFound, LogRead, LogWriter
+from coordd.storage.writer import ChainFound, LogRead, LogWriter, WriterFailed
 from coordd.transport.clients import ClientSocket, Poller, Wakeup, close_context, open_context
 from coordd.transport.peers import PeerSockets
 from coordd.transport.security import Gate, load_key_file
@@ -275,14 +277,20 @@ class Daemon:
         self._wakeup.wake()
 
     def close(self) -> None:
-        """After `run`: make the state durable and close everything. Harmless when something failed before."""
+        """After `run`: make the state durable and close everything. Raises: StorageError."""
         self._greetings.close()
         self._helper.close()
-        if not self._writer.close():
-            self._log.error("the log writer hangs: its disk does not answer")
-        self._node.machine.checkpoint()
-        self._node.machine.close()
-        self._close_sockets()
+        try:
+            if not self._writer.close():
+                self._log.error("the log writer hangs: its disk does not answer")
+            for completion in self._writer.completions():
+                if isinstance(completion, WriterFailed):
+                    raise completion.error
+            with suppress(DiskFullError):  # the log has it all
+                self._node.machine.checkpoint()
+            self._node.machine.close()
+        finally:
+            self._close_sockets()
 
     def _sleep(self) -> float:
         if self._node.behind or self._clients.watches.due:

@@ -52,12 +52,12 @@ def run(arguments: list[str]) -> int:
     gc.set_threshold(*_GC_THRESHOLDS)
     try:
         daemon.run()
+        daemon.close()
     except CoorddError as error:
         log.error(
             "stopped", reason=str(error), exc_info=not isinstance(error, StorageError | ConfigError | UnsupportedError)
         )
         return _exit_code(error)
-    daemon.close()
     log.info("stopped")
     return 0
 

@@ -7,7 +7,7 @@ while a snapshot is being built or sent.
 
 from collections.abc import Callable
 
-from coordd.errors import CoorddError
+from coordd.errors import DiskFullError
 from coordd.server.helper import Helper
 from coordd.server.node import Node
 from coordd.server.settings import RaftSettings, StorageSettings
@@ -18,7 +18,7 @@ from coordd.types import Index
 __all__ = ["Upkeep"]
 
 _PAUSE_SECONDS = 5.0
-"""After a checkpoint that failed."""
+"""After a checkpoint for which there was no space."""
 
 
 class Upkeep:
@@ -59,8 +59,11 @@ class Upkeep:
         if self._running or now < self._not_before or not self._node.has_state or not self._due(now):
             return
         self._running = True
-        path = self._store.path(self._node.state_file)
-        self._helper.run(lambda: checkpoint_file(path), lambda _: self._moved(), self._failed)
+        name = self._node.state_file
+        path = self._store.path(name)
+        self._helper.run(
+            lambda: checkpoint_file(path), lambda _: self._moved(), lambda error: self._failed(name, error)
+        )
 
     def _due(self, now: float) -> bool:
         applied = self._node.machine.applied
@@ -80,18 +83,27 @@ class Upkeep:
         if not self._node.has_state:
             return
         applied = self._node.machine.applied
-        if not self._node.machine.checkpoint():
-            return  # somebody reads the file; the next turn tries again
+        try:
+            if not self._node.machine.checkpoint():
+                return  # somebody reads the file; the next turn tries again
+        except DiskFullError as error:
+            self._wait_for_space(error)
+            return
         self._last_at, self._last_index = now, applied
         self.checkpoints += 1
         if self._log_is_long() and not self._snapshots_busy():
             self._bytes = 0
             self._node.compact(applied - self._raft.trailing_entries, now)
 
-    def _failed(self, error: Exception) -> None:
+    def _failed(self, name: str, error: Exception) -> None:
+        """A full disk is waited out. After any other error nothing may be tried again: see `state.failures`."""
         self._running = False
+        if name != self._node.state_file:
+            return  # the file was replaced by a snapshot meanwhile
+        if not isinstance(error, DiskFullError):
+            raise error
+        self._wait_for_space(error)
+
+    def _wait_for_space(self, error: DiskFullError) -> None:
         self._not_before = self._clock() + _PAUSE_SECONDS
-        if isinstance(error, CoorddError):
-            self._report("checkpoint failed", str(error))
-            return
-        raise error
+        self._report("checkpoint failed", str(error))

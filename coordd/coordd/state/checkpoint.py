@@ -7,13 +7,13 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from coordd.errors import StorageError
+from coordd.state.failures import storage_error
 
 __all__ = ["checkpoint_file"]
 
 
 def checkpoint_file(path: Path) -> None:
-    """Move and sync what is committed by now. Raises: StorageError."""
+    """Move and sync what is committed by now. Raises: DiskFullError, StorageError."""
     try:
         # mode=rw: the file may be replaced by a snapshot meanwhile, and must not be made anew under its old name.
         with closing(
@@ -21,4 +21,4 @@ def checkpoint_file(path: Path) -> None:
         ) as connection:
             connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
     except sqlite3.Error as error:
-        raise StorageError(f"{path} can't be made durable ({error}): check the disk, then restart") from error
+        raise storage_error(error, str(path)) from error

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import msgspec
 
 from coordd.acl.authorizer import Authorizer
-from coordd.errors import DamagedError, DiskFullError, InvariantError, StorageError, UnsupportedError, invariant
+from coordd.errors import DamagedError, InvariantError, StorageError, UnsupportedError, invariant
 from coordd.messages.client import Query, QueryResult
 from coordd.messages.command import Command, CommandResult, command_decoder
 from coordd.messages.entry import (
@@ -38,6 +38,7 @@ from coordd.state.acl import Authorizers
 from coordd.state.clients import Clients
 from coordd.state.commands import Commands
 from coordd.state.digest import MODULUS
+from coordd.state.failures import storage_error
 from coordd.state.levels import require_supported
 from coordd.state.limits import Limits, Refused
 from coordd.state.permissions import Permission
@@ -129,7 +130,7 @@ class Machine:
         except BaseException as error:
             self._roll_back()
             if isinstance(error, sqlite3.Error):
-                raise _storage_error(error) from error
+                raise storage_error(error) from error
             raise
         self.changes = rows.changes
         if ("acl",) in self.changes:
@@ -273,7 +274,7 @@ class Machine:
         try:
             busy, frames, copied = self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         except sqlite3.Error as error:
-            raise _storage_error(error) from error
+            raise storage_error(error) from error
         return bool(busy == 0 and frames == copied)
 
     def close(self) -> None:
@@ -340,7 +341,7 @@ def examine(path: str, limits: Limits | None = None) -> None:
         return
     beside = [side for suffix in ("-wal", "-shm") if not (side := Path(path + suffix)).exists()]
     try:
-        connection = sqlite3.connect(f"{Path(path).absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
+        connection = _connect_to_read(path)
         with _closed_on_error(path, connection):
             _check(path, Machine(connection, limits or Limits()))
         connection.close()
@@ -362,6 +363,13 @@ def _check(path: str, machine: Machine) -> None:
     require_supported(path, machine.feature_level)
     if not machine.verify():
         raise DamagedError(f"{path} is damaged: its rows do not have the digest that was stored with them")
+
+
+def _connect_to_read(path: str) -> sqlite3.Connection:
+    try:
+        return sqlite3.connect(f"{Path(path).absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
+    except sqlite3.Error as error:
+        raise StorageError(f"{path} can't be opened: {error}") from error
 
 
 def _connect(path: str) -> sqlite3.Connection:
@@ -394,9 +402,3 @@ def _closed_on_error(path: str, connection: sqlite3.Connection) -> Iterator[None
     except BaseException:
         connection.close()
         raise
-
-
-def _storage_error(error: sqlite3.Error) -> StorageError:
-    if getattr(error, "sqlite_errorname", "") == "SQLITE_FULL":
-        return DiskFullError("no space left for the replicated state: free some, nothing was changed")
-    return StorageError(f"the replicated state can't be written: {error}")
