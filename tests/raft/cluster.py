@@ -291,14 +291,14 @@ class Cluster:
             self.network.append(InstallSnapshot(ask.term, server.id, ask.peer, ask.session, self.snapshot(name)))
         return bool(wanted)
 
-    def finish_snapshot(self, name: str) -> bool:
-        """The file that a server expects has arrived: tell it and its sender."""
+    def finish_snapshot(self, name: str, *, tell_sender: bool = True) -> bool:
+        """The file that a server expects has arrived: tell it, and its sender unless that answer is lost."""
         server = self[name]
         if server.expected is None:
             return False
         (leader, session, term, snapshot), server.expected = server.expected, None
         self.step(server, events.SnapshotReceived(term, leader, session, snapshot))
-        if leader in self.servers and self.servers[leader].up:
+        if tell_sender and leader in self.servers and self.servers[leader].up:
             self.step(self.servers[leader], events.SnapshotSent(server.id, session, snapshot.index))
         return True
 

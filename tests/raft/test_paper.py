@@ -1,4 +1,7 @@
-"""The Raft paper, sentence by sentence: each test quotes one, with its section in the thesis (Ongaro 2014)."""
+"""The Raft paper, sentence by sentence: each test quotes one, with its section in the thesis (Ongaro 2014).
+
+Behind "etcd:" stands what the same test is called in etcd's raft_paper_test.go, the checklist that most others follow.
+"""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -6,7 +9,15 @@ from collections.abc import Sequence
 import pytest
 
 from coordd.messages.entry import NOOP_ENTRY
-from coordd.messages.peer import AppendEntries, AppendResponse, Heartbeat, RequestVote, VoteResponse
+from coordd.messages.peer import (
+    AppendEntries,
+    AppendResponse,
+    Heartbeat,
+    HeartbeatResponse,
+    RaftMessage,
+    RequestVote,
+    VoteResponse,
+)
 from coordd.raft.output import Accepted, Role
 from coordd.raft.settings import RaftSettings
 from coordd.types import Index, Term
@@ -32,19 +43,35 @@ def as_role(cluster: Cluster, name: str, role: Role) -> None:
 # --- terms ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("message", "leader"),
+    [
+        (append(9, "b", "a"), "b"),
+        (beat(9, "b", "a"), "b"),
+        (AppendResponse(9, sid("b"), sid("a"), 1, 1, 0), None),
+        (HeartbeatResponse(9, sid("b"), sid("a"), 1, 1, 0), None),
+        (refusal(9, "b", "a"), None),
+    ],
+    ids=lambda given: type(given).__name__,
+)
 @pytest.mark.parametrize("role", Role)
-def test_a_newer_term_is_adopted_from_a_message(role: Role) -> None:
+def test_a_newer_term_is_adopted_from_a_message(role: Role, message: RaftMessage, leader: str | None) -> None:
     """3.3: "if one server's current term is smaller than the other's, then it updates its current term to the larger
-    value"; "If a candidate or leader discovers that its term is out of date, it immediately reverts to follower state"."""
+    value"; "If a candidate or leader discovers that its term is out of date, it immediately reverts to follower state".
+    etcd: FollowerUpdateTermFromMessage, CandidateUpdateTermFromMessage, LeaderUpdateTermFromMessage.
+    """
     cluster = Cluster()
     as_role(cluster, "a", role)
-    cluster.receive(append(9, "b", "a"))
-    assert (cluster["a"].replica.term, cluster["a"].role, cluster["a"].replica.leader) == (9, Role.FOLLOWER, "b")
+    cluster.receive(message)
+    assert (cluster["a"].replica.term, cluster["a"].role, cluster["a"].replica.leader) == (9, Role.FOLLOWER, leader)
+    assert cluster["a"].replica.vote is None
 
 
 @pytest.mark.parametrize("role", Role)
 def test_a_message_with_a_stale_term_is_rejected(role: Role) -> None:
-    """3.3: "If a server receives a request with a stale term number, it rejects the request"."""
+    """3.3: "If a server receives a request with a stale term number, it rejects the request".
+    etcd: RejectStaleTermMessage.
+    """
     cluster = Cluster(terms={"a": 5})
     as_role(cluster, "a", role)
     before = cluster["a"].log()
@@ -61,13 +88,18 @@ def test_a_message_with_a_stale_term_is_rejected(role: Role) -> None:
 
 
 def test_a_server_starts_as_follower() -> None:
-    """3.4: "When servers start up, they begin as followers"."""
+    """3.4: "When servers start up, they begin as followers".
+    etcd: StartAsFollower.
+    """
     cluster = Cluster(logs={"a": [1, 2]})
     assert {server.role for server in cluster.servers.values()} == {Role.FOLLOWER}
+    assert cluster.network == []
 
 
 def test_a_leader_sends_heartbeats_to_all_followers_at_intervals() -> None:
-    """3.4: "Leaders send periodic heartbeats (AppendEntries RPCs that carry no log entries) to all followers"."""
+    """3.4: "Leaders send periodic heartbeats (AppendEntries RPCs that carry no log entries) to all followers".
+    etcd: LeaderBcastBeat.
+    """
     cluster = Cluster()
     leader = cluster.elect("a")
     cluster.tick("a")
@@ -84,7 +116,9 @@ def test_without_a_leader_an_election_is_begun(role: Role) -> None:
     """3.4: "If a follower receives no communication over a period of time called the election timeout, then it assumes
     there is no viable leader and begins an election"; "it increments its current term and transitions to candidate state.
     It then votes for itself and issues RequestVote RPCs in parallel to each of the other servers". A candidate that
-    times out starts "a new election by incrementing its term". The question of 9.6 goes first."""
+    times out starts "a new election by incrementing its term". The question of 9.6 goes first.
+    etcd: FollowerStartElection, CandidateStartNewElection.
+    """
     cluster = Cluster(logs={name: [1, 2] for name in "abc"}, terms={"a": 4, "b": 4, "c": 4})
     as_role(cluster, "a", role)
     term = cluster["a"].replica.term
@@ -114,7 +148,9 @@ def test_without_a_leader_an_election_is_begun(role: Role) -> None:
 )
 def test_an_election_is_decided_by_a_majority(voters: str, answers: dict[str, bool], role: Role) -> None:
     """3.4: "A candidate wins an election if it receives votes from a majority of the servers in the full cluster for the
-    same term"."""
+    same term".
+    etcd: LeaderElectionInOneRoundRPC.
+    """
     cluster = Cluster(tuple(voters))
     server = cluster.stand("a")
     for voter, granted in answers.items():
@@ -128,7 +164,9 @@ def test_an_election_is_decided_by_a_majority(voters: str, answers: dict[str, bo
     [(None, "b", True), (None, "c", True), ("b", "b", True), ("c", "c", True), ("b", "c", False), ("c", "b", False)],
 )
 def test_each_server_votes_for_at_most_one_candidate_in_a_term(voted: str | None, asks: str, granted: bool) -> None:
-    """3.4: "Each server will vote for at most one candidate in a given term, on a first-come-first-served basis"."""
+    """3.4: "Each server will vote for at most one candidate in a given term, on a first-come-first-served basis".
+    etcd: FollowerVote.
+    """
     cluster = Cluster()
     cluster.advance(1)
     if voted is not None:
@@ -141,7 +179,9 @@ def test_each_server_votes_for_at_most_one_candidate_in_a_term(voted: str | None
 @pytest.mark.parametrize("term", [1, 2])
 def test_a_candidate_falls_back_to_follower_when_another_leads(term: Term) -> None:
     """3.4: "If the leader's term is at least as large as the candidate's current term, then the candidate recognizes the
-    leader as legitimate and returns to follower state"."""
+    leader as legitimate and returns to follower state".
+    etcd: CandidateFallback.
+    """
     cluster = Cluster()
     server = cluster.stand("a")
     assert server.replica.term == 1
@@ -151,7 +191,9 @@ def test_a_candidate_falls_back_to_follower_when_another_leads(term: Term) -> No
 
 @pytest.mark.parametrize("role", [Role.FOLLOWER, Role.PRE_CANDIDATE, Role.CANDIDATE])
 def test_election_timeouts_are_chosen_randomly_from_the_interval(role: Role) -> None:
-    """3.4: "election timeouts are chosen randomly from a fixed interval". Here [T, 2T)."""
+    """3.4: "election timeouts are chosen randomly from a fixed interval". Here [T, 2T).
+    etcd: FollowerElectionTimeoutRandomized, CandidateElectionTimeoutRandomized.
+    """
     base = RaftSettings().election_timeout
     seen = Counter[int]()
     for seed in range(200):
@@ -165,7 +207,9 @@ def test_election_timeouts_are_chosen_randomly_from_the_interval(role: Role) -> 
 
 @pytest.mark.parametrize("role", [Role.FOLLOWER, Role.CANDIDATE])
 def test_random_timeouts_mostly_do_not_collide(role: Role) -> None:
-    """3.4: "This spreads out the servers so that in most cases only a single server will time out"."""
+    """3.4: "This spreads out the servers so that in most cases only a single server will time out".
+    etcd: FollowersElectionTimeoutNonconflict, CandidatesElectionTimeoutNonconflict.
+    """
     collisions = 0
     for seed in range(100):
         cluster = Cluster(FIVE, seed=seed)
@@ -196,7 +240,9 @@ def test_a_voter_denies_its_vote_to_a_less_complete_log(
 ) -> None:
     """3.6.1: "the voter denies its vote if its own log is more up-to-date than that of the candidate"; "If the logs have
     last entries with different terms, then the log with the later term is more up-to-date. If the logs end with the same
-    term, then whichever log is longer is more up-to-date"."""
+    term, then whichever log is longer is more up-to-date".
+    etcd: Voter.
+    """
     cluster = Cluster(logs={"a": own})
     cluster.advance(1)
     cluster.receive(request(3, "b", "a", last))
@@ -206,7 +252,9 @@ def test_a_voter_denies_its_vote_to_a_less_complete_log(
 
 @pytest.mark.parametrize(("log", "last"), [([1], (1, 1)), ([1, 2], (2, 2)), ([1, 2, 2], (3, 2))])
 def test_a_vote_request_tells_how_complete_the_log_is(log: Sequence[Term], last: tuple[Index, Term]) -> None:
-    """3.6.1: "the RPC includes information about the candidate's log"."""
+    """3.6.1: "the RPC includes information about the candidate's log".
+    etcd: VoteRequest.
+    """
     cluster = Cluster(logs={"a": log})
     server = cluster.stand("a")
     asked = cluster.pending(RequestVote)
@@ -219,7 +267,9 @@ def test_a_vote_request_tells_how_complete_the_log_is(log: Sequence[Term], last:
 def test_a_leader_appends_a_command_and_sends_it_to_all_in_parallel() -> None:
     """3.5: "The leader appends the command to its log as a new entry, then issues AppendEntries RPCs in parallel to each
     of the other servers to replicate the entry". "It includes the index and term of the entry in its log that immediately
-    precedes the new entries"."""
+    precedes the new entries".
+    etcd: LeaderStartReplication.
+    """
     cluster = Cluster()
     leader = cluster.elect("a")
     output = cluster.propose("a", "x")
@@ -237,7 +287,9 @@ def test_a_leader_appends_a_command_and_sends_it_to_all_in_parallel() -> None:
 
 def test_a_leader_commits_and_tells() -> None:
     """3.5: "When the entry has been safely replicated, the leader applies the entry to its state machine"; "the leader
-    includes [the highest committed index] in future AppendEntries RPCs so that the other servers eventually find out"."""
+    includes [the highest committed index] in future AppendEntries RPCs so that the other servers eventually find out".
+    etcd: LeaderCommitEntry.
+    """
     cluster = Cluster()
     leader = cluster.elect("a")
     cluster.propose("a", "x")
@@ -265,7 +317,9 @@ def test_a_leader_commits_and_tells() -> None:
     ],
 )
 def test_an_entry_is_committed_once_a_majority_has_it(voters: str, having: str, committed: bool) -> None:
-    """3.5: "A log entry is committed once the leader that created the entry has replicated it on a majority"."""
+    """3.5: "A log entry is committed once the leader that created the entry has replicated it on a majority".
+    etcd: LeaderAcknowledgeCommit.
+    """
     cluster = Cluster(tuple(voters))
     cluster.elect("a")
     cluster.propose("a", "x")
@@ -277,7 +331,9 @@ def test_an_entry_is_committed_once_a_majority_has_it(voters: str, having: str, 
 
 @pytest.mark.parametrize("log", [[], [2], [1, 2], [1]])
 def test_a_commit_includes_all_preceding_entries(log: Sequence[Term]) -> None:
-    """3.5: "This also commits all preceding entries in the leader's log, including entries created by previous leaders"."""
+    """3.5: "This also commits all preceding entries in the leader's log, including entries created by previous leaders".
+    etcd: LeaderCommitPrecedingEntries.
+    """
     cluster = Cluster(logs={"a": log}, terms={"a": 2, "b": 2, "c": 2})
     leader = cluster.elect("a")
     cluster.propose("a", "x")
@@ -292,7 +348,9 @@ def test_a_commit_includes_all_preceding_entries(log: Sequence[Term]) -> None:
 @pytest.mark.parametrize("commit", [0, 1, 2, 3])
 def test_a_follower_applies_what_it_learns_to_be_committed(commit: Index) -> None:
     """3.5: "Once a follower learns that a log entry is committed, it applies the entry to its local state machine (in log
-    order)"."""
+    order)".
+    etcd: FollowerCommitEntry.
+    """
     cluster = Cluster()
     cluster.receive(append(1, "b", "a", terms=[1, 1, 1], commit=commit))
     assert cluster["a"].to_apply == 0, "not before it is durable"
@@ -316,7 +374,9 @@ def test_a_follower_refuses_entries_behind_one_it_does_not_have(
     previous: tuple[Index, Term], hint: tuple[Index, Term] | None
 ) -> None:
     """3.5: "If the follower does not find an entry in its log with the same index and term, then it refuses the new
-    entries". The answer says where to try next (the end of 3.5)."""
+    entries". The answer says where to try next (the end of 3.5).
+    etcd: FollowerCheckMsgApp.
+    """
     cluster = Cluster(logs={"a": [1, 2]})
     cluster.receive(append(3, "b", "a", previous))
     cluster.persist("a")
@@ -342,7 +402,9 @@ def test_a_follower_replaces_from_the_first_conflict_on(
 ) -> None:
     """3.5: "conflicting entries in follower logs will be overwritten with entries from the leader's log". Figure 3.1: "If
     an existing entry conflicts with a new one (same index but different terms), delete the existing entry and all that
-    follow it"; "Append any new entries not already in the log"."""
+    follow it"; "Append any new entries not already in the log".
+    etcd: FollowerAppendEntries.
+    """
     cluster = Cluster(logs={"a": [1, 2]})
     output = cluster.receive(append(4, "b", "a", previous, terms))
     assert output is not None
@@ -364,7 +426,9 @@ FIGURE_7 = {
 @pytest.mark.parametrize("follower", FIGURE_7)
 def test_a_leader_brings_followers_logs_into_consistency_with_its_own(follower: str) -> None:
     """3.5 and figure 3.6 (figure 7 of the paper): "the leader handles inconsistencies by forcing the followers' logs to
-    duplicate its own"."""
+    duplicate its own".
+    etcd: LeaderSyncFollowerLog.
+    """
     leader_log = [1, 1, 1, 4, 4, 5, 5, 6, 6, 6]
     cluster = Cluster(
         ("l", "x", "f"),
@@ -392,7 +456,9 @@ def test_a_leader_probes_back_when_a_follower_refuses() -> None:
 @pytest.mark.parametrize(("index", "commit"), [(1, 0), (2, 0), (3, 3)])
 def test_only_entries_of_the_own_term_are_committed_by_counting(index: Index, commit: Index) -> None:
     """3.6.2: "only log entries from the leader's current term are committed by counting replicas; once an entry from the
-    current term has been committed in this way, then all prior entries are committed indirectly"."""
+    current term has been committed in this way, then all prior entries are committed indirectly".
+    etcd: LeaderOnlyCommitsLogFromCurrentTerm.
+    """
     cluster = Cluster(logs={"a": [1, 2]})
     cluster.lead("a")
     cluster.persist("a")

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from itertools import pairwise
 
+import msgspec
+
 from coordd.messages.peer import RaftMessage
 from coordd.raft import events
 from coordd.raft.output import Accepted, Output, ProposalAnswer, Refusal, Role
@@ -79,6 +81,7 @@ class Stage:
     def __init__(self) -> None:
         self.play = Play()
         self._commands: dict[str, Callable[[list[str]], object]] = {
+            "settings": self._settings,
             "servers": self._servers,
             "log": self._log,
             "campaign": lambda words: self.play.campaign(words[0]),
@@ -91,6 +94,7 @@ class Stage:
             "drop": self._drop,
             "forge": self._forge,
             "persist": self._persist,
+            "apply": lambda words: self.play.apply(words[0]),
             "settle": lambda words: self.play.settle(),
             "crash": lambda words: self.play.crash(words[0]),
             "restart": self._restart,
@@ -101,7 +105,8 @@ class Stage:
             "unreachable": lambda words: self._step(words[0], events.PeerUnreachable(sid(words[1]))),
             "compact": self._compact,
             "snapshots": lambda words: self._snapshots(words[0]),
-            "received": lambda words: self._received(words[0]),
+            "received": lambda words: self._received(words[0], told="untold" not in words),
+            "snapshot-failed": lambda words: self._snapshot_failed(words[0], words[1]),
             "read": lambda words: self._step(words[0], events.ReadRequested(int(words[1]))),
             "show": lambda words: self._show(words),
         }
@@ -124,6 +129,11 @@ class Stage:
         return self.play.step(name, event)
 
     # --- the cast -----------------------------------------------------------------------------------------------------
+
+    def _settings(self, words: list[str]) -> None:
+        """settings max_inflight_messages=3 …: other than the defaults; whole numbers only."""
+        given = {name: int(value) for name, _, value in (word.partition("=") for word in words)}
+        self.play.settings = msgspec.structs.replace(self.play.settings, **given)
 
     def _servers(self, words: list[str]) -> None:
         """servers a b c [learners d …] [empty e …]"""
@@ -184,7 +194,7 @@ class Stage:
         self._say(f"refused: {answer.value}" if isinstance(answer, Refusal) else f"to {answer}")
 
     def _change(self, words: list[str]) -> None:
-        """change LEADER add d [promote] [replaces c] | remove c | promote d"""
+        """change LEADER add d [promote] [replaces c] | remove c | promote d; with `force` at the end"""
         leader, verb, name, *rest = words
         wanted: events.Change
         match verb:
@@ -195,7 +205,7 @@ class Stage:
                 wanted = events.RemoveServer(sid(name))
             case _:
                 wanted = events.PromoteServer(sid(name))
-        self._answered(self._step(leader, events.ChangeRequested(wanted)).change)
+        self._answered(self._step(leader, events.ChangeRequested(wanted, force="force" in rest)).change)
 
     # --- network, disks, snapshots ------------------------------------------------------------------------------------
 
@@ -238,9 +248,14 @@ class Stage:
             self._say(f"{name}: snapshot for {wanted.peer} of at least {wanted.at_least}")
         self.play.announce_snapshots(name)
 
-    def _received(self, name: str) -> None:
-        """received c: the file that this server expects is complete."""
-        self._say(f"{name}: file {'complete' if self.play.finish_snapshot(name) else 'not expected'}")
+    def _snapshot_failed(self, leader: str, peer: str) -> None:
+        """snapshot-failed a c: a's driver has given up what it was sending to c."""
+        self._step(leader, events.SnapshotFailed(sid(peer), self.play[leader].progress(peer).session))
+
+    def _received(self, name: str, *, told: bool) -> None:
+        """received c [untold]: the file that this server expects is complete; untold: and its sender does not hear of it."""
+        complete = self.play.finish_snapshot(name, tell_sender=told)
+        self._say(f"{name}: file {'complete' if complete else 'not expected'}")
 
     def _show(self, names: list[str]) -> None:
         for server in self.play.servers.values():
