@@ -5,7 +5,7 @@ replicated state, which only rises, by `RaiseFeatureLevel` in the log, once ever
 above the active level is not proposed: a server that can't read it would have to stop.
 
 How to add a kind (or a field, or a limit, or anything else that decides what a command does): add one to `SUPPORTED`, give
-the kind that level in `INTRODUCED`, and record the log of the new level (tests/state/recorded/README.md). A field needs
+the kind that level in `INTRODUCED`, and record the log of the new level (`python -m tests.state.recording`). A field needs
 `level_of` to look at it, since a version without it can't read the command. What applies differently from a level on asks
 `rows.feature_level` and keeps the old way, for logs that were written under it. Levels are never reused or lowered.
 """
