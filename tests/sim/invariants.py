@@ -92,6 +92,8 @@ class Invariants:
         """What a leader believes of a follower is true."""
         check(0 <= progress.match < progress.next, 16, "match and next", server=record.id, peer=progress.peer)
         peer = self.ledger.records.get(progress.peer)
+        if peer is not None and peer.hard.term > record.term:
+            return  # a newer leader may have replaced what was acknowledged to this one, which will hear of it
         durable = peer.durable.last if peer is not None else 0
         check(progress.match <= durable, 16, "match beyond the peer's disk", server=record.id, peer=progress.peer)
 
@@ -185,12 +187,14 @@ class Invariants:
         check(
             known == (record.id, record.boot), 1, "two leaders in one term", term=look.term, one=known, other=record.id
         )
+        # Late answers may put somebody into the office of a term that is over: what later terms committed it need not have.
+        earlier = ledger.committed_before(look.term)
         check(
-            ledger.holds(record.submitted, ledger.commit),
+            ledger.holds(record.submitted, earlier),
             3,
             "a leader without a committed entry",
             server=record.id,
-            index=ledger.commit,
+            index=earlier,
             term=look.term,
         )
         _, configuration = ledger.configuration(record.submitted)
@@ -239,6 +243,13 @@ class Invariants:
             index=commit,
             term=term,
         )
+        check(
+            record.term >= ledger.committed_in[-1],
+            3,
+            "committed after a newer leader did",
+            server=record.id,
+            index=commit,
+        )
         _, configuration = ledger.configuration(log)
         assert configuration is not None
         having = {
@@ -259,6 +270,7 @@ class Invariants:
             found = log.term(index)
             assert found is not None
             ledger.committed.append(found)
+            ledger.committed_in.append(record.term)
         for other in ledger.records.values():
             if other.up and other.role == Role.LEADER and other.term > record.term:
                 check(

@@ -5,6 +5,7 @@ the disks finished. Logs are kept as terms, because (index, term) names an entry
 proves that it does.
 """
 
+import bisect
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -91,6 +92,8 @@ class Ledger:
     configurations: dict[Position, Configuration] = field(default_factory=dict)
     committed: list[Term] = field(default_factory=lambda: [0])
     """The term of each committed entry, from index 0."""
+    committed_in: list[Term] = field(default_factory=lambda: [0])
+    """The term of the leader who committed it. Never falls along the log."""
     records: dict[ServerId, Record] = field(default_factory=dict)
     leaders: dict[Term, tuple[ServerId, int]] = field(default_factory=dict)
     """Who led each term, and in which life."""
@@ -102,6 +105,10 @@ class Ledger:
     @property
     def commit(self) -> Index:
         return len(self.committed) - 1
+
+    def committed_before(self, term: Term) -> Index:
+        """The last entry that a leader of an earlier term committed."""
+        return bisect.bisect_left(self.committed_in, term) - 1 if term > 0 else 0
 
     def record(self, server: ServerId) -> Record:
         found = self.records.get(server)

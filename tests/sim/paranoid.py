@@ -45,9 +45,9 @@ def _disagreement(one: TermLog, other: TermLog) -> int:
 
 
 def _complete(ledger: Ledger, log: TermLog, term: int) -> None:
-    """A leader has every committed entry of the terms before its own."""
+    """A leader has every entry that was committed in the terms before its own."""
     for index in range(log.base, ledger.commit + 1):
-        if ledger.committed[index] < term:
+        if ledger.committed_in[index] < term:
             check(
                 log.term(index) == ledger.committed[index],
                 3,
