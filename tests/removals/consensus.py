@@ -422,9 +422,23 @@ ELECTED: tuple[Removal, ...] = (
     gone(
         28,
         "raft.election:_decide",
-        "or (result is VoteResult.WON and r.installing)",
-        "",
+        "(r.installing or r.stateless)",
+        "r.stateless",
         ELECTIONS + "test_rule_28_nobody_takes_office_while_a_snapshot_replaces_its_log",
+    ),
+    gone(
+        28,
+        "raft.election:_promotable",
+        " and not r.stateless",
+        "",
+        "raft/test_stateless.py::test_rule_28_without_a_state_nobody_campaigns",
+    ),
+    gone(
+        28,
+        "raft.election:_decide",
+        "(r.installing or r.stateless)",
+        "r.installing",
+        "raft/test_stateless.py::test_rule_28_without_a_state_nobody_takes_office",
     ),
     gone(
         29,

@@ -23,6 +23,7 @@ from coordd.messages.peer import (
     HeartbeatResponse,
     RaftMessage,
     RequestVote,
+    StateWanted,
     VoteResponse,
 )
 from coordd.raft.core import Raft
@@ -33,9 +34,10 @@ from coordd.server.beats import BeatRelay
 from coordd.server.client_side import ClientSide
 from coordd.server.founding import Founding
 from coordd.server.levels import Levels
-from coordd.server.node import AppliedBatch, Node
+from coordd.server.node import Node
 from coordd.server.observed import Observed
 from coordd.server.operator import Operator
+from coordd.server.ports import AppliedBatch
 from coordd.server.roster import Contact, Roster
 from coordd.server.settings import LimitSettings, ServerSettings
 from coordd.server.terms import LeaderDuties
@@ -125,12 +127,16 @@ class Wire:
 
     def __init__(self) -> None:
         self.sent: list[RaftMessage] = []
+        self.wanted: list[StateWanted] = []
         self.cut: set[ServerId] = set()
 
-    def send(self, message: RaftMessage) -> bool:
+    def send(self, message: RaftMessage | StateWanted) -> bool:
         if message.receiver in self.cut:
             return False
-        self.sent.append(message)
+        if isinstance(message, StateWanted):
+            self.wanted.append(message)
+        else:
+            self.sent.append(message)
         return True
 
 
@@ -153,6 +159,9 @@ class Shelf:
 
     def adopt(self, snapshot: SnapshotMeta) -> str:
         return self.arrived
+
+    def set_aside(self, state_file: str) -> None:
+        self.files.set_aside(state_file)
 
     def open(self, state_file: str) -> Machine:
         return Machine.open(str(self.files.path(state_file)))

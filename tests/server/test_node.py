@@ -12,6 +12,7 @@ from coordd.messages.peer import (
     InstallSnapshot,
     RaftMessage,
     RequestVote,
+    StateWanted,
     VoteResponse,
 )
 from coordd.messages.query import KvGet, KvPairs
@@ -55,7 +56,7 @@ def test_a_write_is_handed_over_before_messages_leave_and_those_now_do_not_wait(
         order.append("write")
         submit(job)
 
-    def sent(message: RaftMessage) -> bool:
+    def sent(message: RaftMessage | StateWanted) -> bool:
         order.append("send")
         return send(message)
 

@@ -6,7 +6,7 @@ from coordd.errors import BusyError
 from coordd.messages.client import Error, ReplyBody, Written
 from coordd.messages.command import Done
 from coordd.raft.output import Accepted, Refusal
-from coordd.server.node import AppliedBatch
+from coordd.server.ports import AppliedBatch
 from coordd.server.proposals import Proposals
 from coordd.server.waiting import Waiter
 from coordd.state.machine import Applied

@@ -436,7 +436,7 @@ def test_a_file_that_nobody_installs_is_removed(way: Way) -> None:
     way.order()
     _, received = way.run()
     assert received
-    way.follower.snapshots.discard_unwanted(node_has_state=True)
+    way.follower.snapshots.discard_unwanted(taken=False)
     assert not list(way.follower.files.folder.glob("state-*"))
 
 
@@ -444,7 +444,7 @@ def test_a_file_that_is_being_installed_stays(way: Way) -> None:
     way.order()
     way.run()
     name = way.follower.snapshots.adopt(cast(Any, None))
-    way.follower.snapshots.discard_unwanted(node_has_state=False)
+    way.follower.snapshots.discard_unwanted(taken=True)
     assert way.follower.files.path(name).exists()
     machine = way.follower.snapshots.open(name)
     assert machine.applied == way.machine.applied

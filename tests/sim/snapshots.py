@@ -196,6 +196,9 @@ class Snapshots:
         """The file lies on the disk already; the log will name it."""
         return self._adopted
 
+    def set_aside(self, state_file: str) -> None:
+        self._server.images.pop(state_file, None)
+
     def open(self, state_file: str) -> Machine:
         """The files of the state before go."""
         images = self._server.images

@@ -28,6 +28,8 @@ __all__ = [
     "RequestVote",
     "SnapshotChunk",
     "SnapshotCredit",
+    "StateDigest",
+    "StateWanted",
     "TimeoutNow",
     "VoteResponse",
 ]
@@ -200,7 +202,27 @@ class Beats(msgspec.Struct, frozen=True, array_like=True, tag="be"):
     nodes: tuple[str, ...]
 
 
-PeerMessage: TypeAlias = RaftMessage | Beats | Hello | SnapshotChunk | SnapshotCredit
+class StateWanted(msgspec.Struct, frozen=True, array_like=True, tag="sw"):
+    """Follower to leader, repeated until it comes: my state is damaged, send me a snapshot. My log is whole."""
+
+    sender: ServerId
+    receiver: ServerId
+    at_least: Index
+    """The log there begins behind this index: an older state could not go on from it."""
+
+
+class StateDigest(msgspec.Struct, frozen=True, array_like=True, tag="sd"):
+    """Voter to voter: what the sender's state amounts to at an index at which all compare theirs."""
+
+    sender: ServerId
+    receiver: ServerId
+    index: Index
+    kind: str
+    """What the digest is made from: only digests of one kind can be compared."""
+    digest: bytes
+
+
+PeerMessage: TypeAlias = RaftMessage | Beats | Hello | SnapshotChunk | SnapshotCredit | StateDigest | StateWanted
 
 
 class Envelope(msgspec.Struct, frozen=True, array_like=True):

@@ -52,6 +52,8 @@ class Raft:
             events.SnapshotFailed: lambda event, now: snapshots.failed(self.replica, event),
             events.SnapshotReceived: lambda event, now: snapshots.received(self.replica, event),
             events.SnapshotInstalled: lambda event, now: snapshots.installed(self.replica, event),
+            events.StateLost: self._state_lost,
+            events.StateRestored: self._state_restored,
             events.PeerConnected: self._peer_connected,
             events.PeerUnreachable: self._peer_unreachable,
             events.ChangeRequested: self._change_requested,
@@ -154,6 +156,19 @@ class Raft:
         log = self.replica.log
         log.applied = max(log.applied, event.index)
         log.evict(self.replica.settings.memory_tail_bytes)
+
+    def _state_lost(self, event: events.StateLost, now: float) -> None:
+        """A leader hands over; if nobody can take over it steps down when it next keeps house."""
+        self.replica.stateless = True
+        leadership.transfer(self.replica, events.TransferRequested(), now)
+
+    def _state_restored(self, event: events.StateRestored, now: float) -> None:
+        """What a leader has applied is committed."""
+        r = self.replica
+        invariant(event.index <= r.log.durable, "a state beyond the own log", index=event.index)
+        r.stateless = False
+        r.log.commit = max(r.log.commit, event.index)
+        r.log.applied = max(r.log.applied, event.index)
 
     def _change_requested(self, event: events.ChangeRequested, now: float) -> None:
         self.replica.out.change = membership.request(self.replica, event, now)

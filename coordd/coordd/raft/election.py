@@ -26,8 +26,8 @@ def tick(r: Replica, now: float) -> None:
 
 
 def _promotable(r: Replica) -> bool:
-    """Learners don't campaign (rule 26), nor who is being refilled or is installing a snapshot (rules 28, 111)."""
-    return r.is_voter and not r.installing and not r.refilling
+    """Learners don't campaign (rule 26), nor who is being refilled or has no state to answer from (rules 28, 111)."""
+    return r.is_voter and not r.installing and not r.refilling and not r.stateless
 
 
 def _ask_ahead(r: Replica, now: float) -> None:
@@ -122,8 +122,10 @@ def handle_response(r: Replica, message: VoteResponse, now: float) -> None:
 
 def _decide(r: Replica, now: float) -> None:
     result = count_votes(r.halves, r.votes)
-    if result is VoteResult.LOST or (result is VoteResult.WON and r.installing):
-        r.follow(r.term, None, now)  # a leader's log is not replaced under its feet
+    if result is VoteResult.LOST or (result is VoteResult.WON and (r.installing or r.stateless)):
+        r.follow(
+            r.term, None, now
+        )  # a leader's log is not replaced under its feet, and it needs a state to answer from
     elif result is VoteResult.WON and r.role is Role.PRE_CANDIDATE:
         _campaign(r, now)
     elif result is VoteResult.WON:

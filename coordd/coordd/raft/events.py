@@ -33,6 +33,8 @@ __all__ = [
     "SnapshotInstalled",
     "SnapshotReceived",
     "SnapshotSent",
+    "StateLost",
+    "StateRestored",
     "Ticked",
     "TransferRequested",
 ]
@@ -127,6 +129,16 @@ class SnapshotInstalled(msgspec.Struct, frozen=True):
     snapshot: SnapshotMeta
 
 
+class StateLost(msgspec.Struct, frozen=True):
+    """The state was found damaged: its server neither leads nor answers until another one stands in its place."""
+
+
+class StateRestored(msgspec.Struct, frozen=True):
+    """A state of the leader's, applied up to `index`, stands in for the lost one; the log has this entry durably."""
+
+    index: Index
+
+
 class PeerConnected(msgspec.Struct, frozen=True):
     """A connection to the peer works again."""
 
@@ -219,6 +231,8 @@ Event: TypeAlias = (
     | SnapshotFailed
     | SnapshotReceived
     | SnapshotInstalled
+    | StateLost
+    | StateRestored
     | PeerConnected
     | PeerUnreachable
     | ChangeRequested

@@ -61,6 +61,10 @@ def _keep_house(r: Replica, leading: Leadership, now: float) -> None:
     if leading.transfer is not None and now >= leading.transfer.deadline:
         r.fact("transfer failed", target=leading.transfer.target)
         leading.transfer = None
+    if r.stateless and leading.transfer is None:  # nobody could take over
+        r.fact("resigned", successor=None)
+        r.follow(r.term, None, now)
+        return
     _forget_departed(r, leading, now)
     membership.consider_promotions(r, leading, now)
 

@@ -131,6 +131,8 @@ class Replica:
         """(leader, session) to be told when the snapshot is installed."""
         self.installing = False
         """A snapshot is replacing log and state: appends are not taken and no campaign begins meanwhile (rules 28, 80)."""
+        self.stateless = False
+        """The state was found damaged: votes and log are as good as ever, but a leader must answer."""
         self.stalled = False
         """The disk hangs: a leader must fall silent (rule 99)."""
         self.leading: Leadership | None = None

@@ -91,7 +91,7 @@ def installed(r: Replica, event: SnapshotInstalled) -> None:
     r.reported = snapshot.index
     r.configurations = [(snapshot.configuration_index, snapshot.configuration)]
     r.configurations_moved()
-    r.installing = False
+    r.installing = r.stateless = False
     r.refilled()
     if r.install_for is not None:
         _acknowledge(r, *r.install_for, snapshot.index)

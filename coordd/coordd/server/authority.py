@@ -4,7 +4,7 @@ What a command or a query needs stands in `state.permissions`; requests that are
 """
 
 from coordd.acl.authorizer import Authorizer
-from coordd.errors import DeniedError
+from coordd.errors import DeniedError, NoLeaderError
 from coordd.messages.command import Command
 from coordd.messages.query import Query
 from coordd.server.node import Node
@@ -20,7 +20,9 @@ class Authority:
         self._node = node
 
     def of(self, token: str) -> tuple[str, Authorizer]:
-        """Accessor and authorizer of a token. Raises: DeniedError."""
+        """Accessor and authorizer of a token. Raises: DeniedError; NoLeaderError while there is no state to judge in."""
+        if self._node.refill.lost:
+            raise NoLeaderError("this server's state was found damaged and is being replaced: ask another server")
         found = self._node.machine.authorizer(token)
         if found is None:
             raise DeniedError("ACL token not found: it is unknown here, or was deleted")

@@ -12,8 +12,9 @@ from coordd.messages.codec import MAX_FRAME_BYTES, encode_reply
 from coordd.server.api import Api
 from coordd.server.beats import BeatRelay
 from coordd.server.levels import Levels
-from coordd.server.node import AppliedBatch, Node
+from coordd.server.node import Node
 from coordd.server.operator import Operator
+from coordd.server.ports import AppliedBatch
 from coordd.server.proposals import Proposals
 from coordd.server.reads import Reads
 from coordd.server.settings import ServerSettings

@@ -12,7 +12,7 @@ from contextlib import suppress
 
 import msgspec
 
-from coordd.errors import DiskFullError
+from coordd.errors import DamagedError, DiskFullError
 from coordd.log_output import Log
 from coordd.messages import levels as features
 from coordd.messages.peer import Hello
@@ -31,6 +31,7 @@ from coordd.server.node import Node
 from coordd.server.observed import Observed
 from coordd.server.operator import Operator
 from coordd.server.peer_side import PeerSide
+from coordd.server.refill import others_of
 from coordd.server.roster import Contact, Roster
 from coordd.server.settings import ServerSettings
 from coordd.server.snapshots import Snapshots
@@ -45,7 +46,7 @@ from coordd.storage.writer import ChainFound, LogRead, LogWriter, WriterFailed
 from coordd.transport.clients import ClientSocket, Poller, Wakeup, close_context, open_context
 from coordd.transport.peers import PeerSockets
 from coordd.transport.security import Gate, load_key_file
-from coordd.types import Configuration
+from coordd.types import Base
 
 __all__ = ["Daemon", "clock"]
 
@@ -71,6 +72,8 @@ class Daemon:
     def __init__(self, settings: ServerSettings, log: Log) -> None:
         self._settings = settings
         self._log = log
+        self._state_damage = ""
+        """What is wrong with the state file; it is then replaced."""
         self._pair = load_key_file(settings.key_file)
         require_listed_key(settings, self._pair.public)
         self._context = open_context()
@@ -100,9 +103,14 @@ class Daemon:
 
     def _approve(self, identity: Identity, recovered: Recovered) -> None:
         """Before the first change to a used folder: it is ours, and its state is whole."""
-        require_membership(self._settings, identity.server, self._pair.public, _newest_configuration(recovered))
+        require_membership(self._settings, identity.server, self._pair.public, recovered.newest_configuration)
         if recovered.base.state_file:
-            examine(str(self._settings.data_dir / recovered.base.state_file))
+            try:
+                examine(str(self._settings.data_dir / recovered.base.state_file))
+            except DamagedError as error:
+                if not others_of(recovered.newest_configuration, identity.server):
+                    raise
+                self._state_damage = str(error)
 
     # --- putting it together ------------------------------------------------------------------------------------------
 
@@ -111,8 +119,11 @@ class Daemon:
         self._me = identity.server
         self._files = SnapshotStore(settings.data_dir)
         recovered = self._recover()
+        if self._state_damage:
+            self._log.error("state damaged", reason=self._state_damage, advice="it is fetched from another server")
+            self._files.set_aside(recovered.base.state_file)
         self._files.remove_all_but({recovered.base.state_file})
-        machine = Machine.open(str(self._files.path(recovered.base.state_file)), examined=True)
+        machine = self._open_state(recovered.base)
         self._observed = Observed()
         self._roster = Roster(self._pair.public, _contacts(settings))
         self._links = PeerLinks(self._peer_sockets, self._gate, self._roster, self._observed)
@@ -150,6 +161,12 @@ class Daemon:
             return recovered
         named = msgspec.structs.replace(recovered.base, state_file=self._files.new_name(0))
         return msgspec.structs.replace(recovered, base=self._store.set_base(named))
+
+    def _open_state(self, base: Base) -> Machine:
+        """Without a file the log is applied from its beginning, or, where that is gone, another server's state is waited for."""
+        path = self._files.path(base.state_file)
+        whole = base.index == 0 or path.exists()
+        return Machine.open(str(path) if whole else ":memory:", examined=True)
 
     def _make_snapshots(self) -> Snapshots:
         return Snapshots(
@@ -390,10 +407,6 @@ class Daemon:
         if hasattr(self, "_gate"):
             self._gate.close()
         close_context(self._context)
-
-
-def _newest_configuration(recovered: Recovered) -> Configuration | None:
-    return recovered.configurations[-1][1] if recovered.configurations else recovered.base.configuration
 
 
 def _contacts(settings: ServerSettings) -> list[Contact]:

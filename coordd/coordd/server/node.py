@@ -9,16 +9,17 @@ Errors: InvariantError, StorageError from any method mean that the process must 
 
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
 
 from coordd.errors import DamagedError, DiskFullError, invariant
-from coordd.messages.peer import RaftMessage
+from coordd.messages.peer import InstallSnapshot, RaftMessage
 from coordd.raft import events
 from coordd.raft.core import Raft
-from coordd.raft.output import Fact, Output, ProposalAnswer, ReadReady, Refusal, SendSnapshot
+from coordd.raft.output import Fact, Output, ProposalAnswer, ReadReady, Refusal
 from coordd.server.currency import Currency
 from coordd.server.observed import Observed
-from coordd.state.machine import Applied, Machine
+from coordd.server.ports import AppliedBatch, Links, SnapshotPort, Writer
+from coordd.server.refill import Refill, others_of
+from coordd.state.machine import Machine
 from coordd.storage.recovery import Recovered
 from coordd.storage.writer import (
     BaseInstalled,
@@ -26,65 +27,19 @@ from coordd.storage.writer import (
     Completion,
     DiskFull,
     InstallBase,
-    Job,
     LogCompacted,
     LogRead,
     ReadLog,
     WriterFailed,
     WritesDone,
 )
-from coordd.types import Base, Configuration, Index, LogSlice, ServerId, SnapshotMeta, Term
+from coordd.types import Base, Configuration, Index, LogSlice, ServerId, SnapshotMeta
 
-__all__ = ["AppliedBatch", "Links", "Node", "SnapshotPort", "Writer"]
+__all__ = ["Node"]
 
 _REPLAY_BYTES = 4 * 1024 * 1024
 _FULL_PAUSE_SECONDS = 0.2
 """Between two attempts to apply on a full disk."""
-
-
-class Writer(Protocol):
-    """`storage.writer.LogWriter`, or the simulator's disk."""
-
-    def submit(self, job: Job) -> None: ...
-
-    @property
-    def pending_since(self) -> float | None: ...
-
-
-class Links(Protocol):
-    """Connections to other servers."""
-
-    def send(self, message: RaftMessage) -> bool:
-        """False: dropped. Raft repeats what matters."""
-        ...
-
-
-class SnapshotPort(Protocol):
-    """Who builds, sends, receives and opens snapshot files (`server.snapshots`)."""
-
-    def send(self, order: SendSnapshot, now: float) -> None: ...
-
-    def stop(self, peer: ServerId) -> None: ...
-
-    def expect(self, leader: ServerId, session: int, term: Term, snapshot: SnapshotMeta, now: float) -> None: ...
-
-    def adopt(self, snapshot: SnapshotMeta) -> str:
-        """Give the received file its final place; returns the name of the state file."""
-        ...
-
-    def open(self, state_file: str) -> Machine: ...
-
-
-class AppliedBatch:
-    """What one slice of applying did: results in order, each with the term of its entry."""
-
-    __slots__ = ("applied", "size", "terms")
-
-    def __init__(self, applied: list[Applied], terms: list[Term], size: int) -> None:
-        self.applied = applied
-        self.terms = terms
-        self.size = size
-        """Bytes of the entries."""
 
 
 class Node:
@@ -116,6 +71,8 @@ class Node:
         self._after_persist: deque[tuple[int, list[RaftMessage]]] = deque()
         """(sequence to wait for, messages); sequences never fall."""
         self._installing: SnapshotMeta | None = None
+        self.refill = Refill(raft.replica, links, snapshots, writer)
+        self._compacting = False
         self._replaying = False
         """Entries that the state lacks are being read from disk."""
         self._replayed: LogSlice | None = None
@@ -140,10 +97,12 @@ class Node:
     # --- starting -----------------------------------------------------------------------------------------------------
 
     def start(self, me: ServerId, boot: int, recovered: Recovered, now: float) -> None:
-        """Give the core what the storage remembers. Raises: DamagedError if log and state contradict each other."""
+        """Give the core what the storage remembers. Raises: DamagedError if log and state contradict each other and no
+        other server can help."""
         machine, base = self.machine, recovered.base
         self.state_file = base.state_file
-        if machine.applied < base.index:
+        self.refill.lost = machine.applied < base.index
+        if self.refill.lost and not others_of(recovered.newest_configuration, me):
             raise DamagedError(
                 f"the state file {base.state_file} holds entries up to {machine.applied}, but the log begins behind"
                 f" {base.index}: restore it, or let this server join anew with an empty folder"
@@ -153,7 +112,7 @@ class Node:
                 f"the state file {base.state_file} holds entries up to {machine.applied}, but the log ends at"
                 f" {recovered.tail.last}: restore the log, or let this server join anew with an empty folder"
             )
-        self.committed = machine.applied
+        self.committed = max(machine.applied, base.index)
         self._do(
             self.raft.step(
                 events.Restarted(
@@ -165,19 +124,23 @@ class Node:
                     tail_previous_term=recovered.tail_previous_term,
                     earlier_runs=recovered.earlier_runs,
                     configurations=recovered.configurations,
-                    applied=machine.applied,
+                    applied=self.committed,
                     promised=recovered.promised,
                 ),
                 now,
             ),
             now,
         )
+        if self.refill.lost:
+            self._tell_lost("it lies below the beginning of the log", now)
 
     # --- what happens ---------------------------------------------------------------------------------------------------
 
     def receive(self, message: RaftMessage, now: float) -> None:
         """A message of a proved sender."""
         self._step(events.Received(message), now)
+        if isinstance(message, InstallSnapshot) and self.refill.helps(message.snapshot):
+            self._snapshots.expect(message.sender, message.session, message.term, message.snapshot, now)
 
     def tick(self, now: float) -> None:
         """Due at `next_deadline`."""
@@ -199,11 +162,14 @@ class Node:
                 self._replaying, self._replayed = False, completion.slice
             case LogRead(peer=peer, session=session, previous_term=previous_term, slice=piece):
                 self._step(events.EntriesRead(peer, session, previous_term, piece), now)
+            case LogCompacted(base=base) if self.refill.adopting is not None:
+                self._change_over(base.state_file, now)
             case LogCompacted(base=base):
+                self._compacting = False
                 self.observed.compactions += 1
                 self._step(events.Compacted(base), now)
             case BaseInstalled(base=base):
-                self._installed(base, now)
+                self._change_over(base.state_file, now)
             case DiskFull(error=error):
                 self._log_full = True
                 self.on_fact(Fact("disk full", {"error": str(error)}))
@@ -237,7 +203,10 @@ class Node:
         self._step(event, now)
 
     def snapshot_received(self, event: events.SnapshotReceived, now: float) -> None:
-        self._step(event, now)
+        if self.refill.helps(event.snapshot) and not self._compacting:
+            self.refill.adopt(event.snapshot)
+        elif self.refill.adopting is None:
+            self._step(event, now)
 
     def look_at_links(self, connected: frozenset[ServerId], now: float) -> None:
         """Tell the core of dropped messages and of peers that can be written to again. To be called now and then."""
@@ -256,7 +225,7 @@ class Node:
         return (
             self.machine.applied < self.committed
             and not self._state_full
-            and self._installing is None
+            and self.has_state
             and not (self._replaying and self._replayed is None)
         )
 
@@ -310,25 +279,51 @@ class Node:
             term = self.raft.replica.log.term(index)
             if configuration is not None and term is not None:
                 base = Base(index, term, 0, configuration, at, self.state_file)
+                self._compacting = True
                 self._writer.submit(CompactLog(base))
 
-    def _installed(self, base: Base, now: float) -> None:
-        """Log and base are durable: change over to the snapshot's state, then acknowledge."""
-        snapshot = self._installing
-        invariant(snapshot is not None, "a snapshot was installed that nobody asked for", index=base.index)
+    def _change_over(self, state_file: str, now: float) -> None:
+        """The snapshot's file is the state, durably named so by a log that it has replaced, or that has stayed."""
+        snapshot = self._installing or self.refill.adopting
+        invariant(snapshot is not None, "a snapshot was installed that nobody asked for", state_file=state_file)
         if snapshot is None:
             return
         self.machine.close()
-        self.machine = self._snapshots.open(base.state_file)
-        invariant(self.machine.applied == base.index, "snapshot and base differ", applied=self.machine.applied)
-        self.state_file = base.state_file
-        self._installing = None
+        self.machine = self._snapshots.open(state_file)
+        invariant(self.machine.applied == snapshot.index, "snapshot and state differ", applied=self.machine.applied)
+        self.state_file = state_file
         self._replayed, self._replaying = None, False
         self._state_full, self._apply_at = False, 0.0
-        self.committed = base.index
+        self.committed = max(self.committed, snapshot.index)
         self.observed.snapshots_installed += 1
-        self._step(events.SnapshotInstalled(snapshot), now)
+        replaced, self._installing = self._installing is not None, None
+        self.refill.done()
+        self._step(events.SnapshotInstalled(snapshot) if replaced else events.StateRestored(snapshot.index), now)
         self.on_machine()
+
+    # --- a state that is lost -----------------------------------------------------------------------------------------
+
+    def lose_state(self, reason: str, now: float) -> None:
+        """The state is damaged: nothing is answered from it any more, its file is kept aside, and another one asked for.
+
+        Raises: DamagedError if there is no other server to get it from.
+        """
+        if not self.has_state:
+            return
+        if not others_of(self.configuration, self.raft.replica.me):
+            raise DamagedError(f"the state file {self.state_file} is damaged ({reason}): restore a backup of it")
+        self.machine.close()
+        self._snapshots.set_aside(self.state_file)
+        self.machine = Machine.open(":memory:")  # an empty one, from which nothing is answered
+        self.refill.lost = True
+        self._currency = Currency()
+        self._tell_lost(reason, now)
+        self.on_machine()
+
+    def _tell_lost(self, reason: str, now: float) -> None:
+        self.observed.states_lost += 1
+        self.on_fact(Fact("state lost", {"reason": reason, "base": self.raft.replica.log.base_index}))
+        self._step(events.StateLost(), now)
 
     # --- what must be done --------------------------------------------------------------------------------------------
 
@@ -426,8 +421,13 @@ class Node:
 
     @property
     def has_state(self) -> bool:
-        """False while the state is being replaced."""
-        return self._installing is None
+        """False while the state is being replaced, or damaged."""
+        return self._installing is None and not self.refill.lost
+
+    @property
+    def taking_state(self) -> bool:
+        """A received snapshot is about to become the state."""
+        return self._installing is not None or self.refill.adopting is not None
 
     def lease_still_valid(self) -> bool:
         """To be asked after a value was produced: producing it took time (rule 60)."""
@@ -435,5 +435,7 @@ class Node:
 
     def age(self, now: float) -> float | None:
         """Seconds since the state certainly held all that was committed (rule 63); None: it never did."""
+        if self.refill.lost:
+            return None
         self._currency.note(self.machine.applied, *self.raft.vouched(now))
         return self._currency.age(now)

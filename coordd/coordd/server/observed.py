@@ -16,6 +16,8 @@ class Observed:
     compactions: int = 0
     snapshots_sent: int = 0
     snapshots_installed: int = 0
+    states_lost: int = 0
+    """Found damaged, and fetched anew from another server."""
     elections_begun: int = 0
     elections_won: int = 0
     commands_applied: int = 0

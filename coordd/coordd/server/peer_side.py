@@ -6,7 +6,7 @@ of this server.
 """
 
 from coordd.log_output import Log
-from coordd.messages.peer import Beats, Hello, PeerMessage, SnapshotChunk, SnapshotCredit
+from coordd.messages.peer import Beats, Hello, PeerMessage, SnapshotChunk, SnapshotCredit, StateDigest, StateWanted
 from coordd.raft.events import SnapshotReceived
 from coordd.server.beats import BeatRelay
 from coordd.server.belonging import was_removed
@@ -80,6 +80,10 @@ class PeerSide:
                 self._snapshots.credited(message, now)
             case Beats():
                 self._beats.taken(message, now)
+            case StateWanted():
+                self._node.refill.wanted(message, now)
+            case StateDigest():
+                pass
             case _:
                 self._node.receive(message, now)
 
@@ -95,7 +99,7 @@ class PeerSide:
         for outcome in self._snapshots.take_outcomes():
             if isinstance(outcome, SnapshotReceived):
                 self._node.snapshot_received(outcome, now)
-                self._snapshots.discard_unwanted(self._node.has_state)
+                self._snapshots.discard_unwanted(self._node.taking_state)
             else:
                 self._node.snapshot_sent(outcome, now)
 
@@ -105,6 +109,7 @@ class PeerSide:
         configuration = self._node.configuration
         others = [m.id for m in configuration.members if m.id != self._me] if configuration else []
         self._node.look_at_links(self._links.connected(others), now)
+        self._node.refill.turn(now)
         self._beats.turn()
 
     def configuration_changed(self) -> None:

@@ -15,7 +15,7 @@ from coordd.errors import BusyError, NotLeaderError, OutcomeUnknownError, Reques
 from coordd.messages.client import ReplyBody, Written
 from coordd.messages.command import CommandResult
 from coordd.raft.output import Accepted, ProposalAnswer, Refusal
-from coordd.server.node import AppliedBatch
+from coordd.server.ports import AppliedBatch
 from coordd.server.waiting import Answers, Waiter, error_body
 from coordd.types import Index, Term
 

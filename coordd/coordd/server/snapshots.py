@@ -116,6 +116,9 @@ class Snapshots:
     # --- sending ------------------------------------------------------------------------------------------------------
 
     def send(self, order: SendSnapshot, now: float) -> None:
+        going = self._transfers.get(order.peer)
+        if going is not None and (going.order.session, going.order.term) == (order.session, order.term):
+            return
         self._transfers[order.peer] = _Transfer(order, now, now)
         usable = self._snapshot is not None and self._snapshot.index >= order.at_least
         if not usable and not self._building:
@@ -306,8 +309,11 @@ class Snapshots:
         self._store.remove_all_but({state_file})
         return machine
 
-    def discard_unwanted(self, node_has_state: bool) -> None:
-        """A received file that the core did not install: it had nothing new."""
-        if self._finished and node_has_state:
+    def set_aside(self, state_file: str) -> None:
+        self._store.set_aside(state_file)
+
+    def discard_unwanted(self, taken: bool) -> None:
+        """A received file that did not become the state: it had nothing new."""
+        if self._finished and not taken:
             self._store.remove(self._finished)
         self._finished = ""

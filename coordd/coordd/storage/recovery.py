@@ -42,6 +42,10 @@ class Recovered(msgspec.Struct, frozen=True):
     promised: Index
     """Entries up to here may have been acknowledged. More than `tail.last`: the disk has forgotten some."""
 
+    @property
+    def newest_configuration(self) -> Configuration | None:
+        return self.configurations[-1][1] if self.configurations else self.base.configuration
+
 
 class Verdict(msgspec.Struct, frozen=True):
     recovered: Recovered

@@ -3,6 +3,7 @@
     state-<index>-<uuid>.db     a state database; raft.db names the one that counts
     snapshot-<uuid>.db          built to be sent or kept as a backup
     incoming-<digest>.part      arriving; survives a restart, so that the transfer can be resumed
+    damaged-state.db            evidence: the state file that was last found damaged and replaced
 
 No name is ever used twice: SQLite would merge an old `-wal` into the new file beside it. What the tables mean is the
 state's business; here a snapshot is a number of bytes with a SHA-256. All functions are synchronous. Those that work
@@ -30,6 +31,8 @@ __all__ = ["Incoming", "SnapshotFile", "SnapshotStore"]
 SOURCE_WAL_LIMIT_BYTES = 256 * 1024 * 1024
 """A build that keeps the state's WAL from being checkpointed until it is larger than this is given up."""
 _STEPS_BETWEEN_LOOKS = 100_000
+EVIDENCE = "damaged-state.db"
+_BESIDE = ("", "-wal", "-shm", "-journal")
 _OURS = re.compile(r"(state-\d+-[0-9a-f]{32}\.db|snapshot-[0-9a-f]{32}\.db)(-wal|-shm|-journal)?")
 
 
@@ -121,9 +124,19 @@ class SnapshotStore:
         with storing(path), path.open("rb", buffering=0) as file:
             return os.pread(file.fileno(), size, offset)
 
+    def set_aside(self, name: str) -> None:
+        """Keep a damaged state file, and what SQLite left beside it, under one name: the last such file. Durable."""
+        self.remove(EVIDENCE)
+        with storing(self.path(name)):
+            for suffix in _BESIDE:
+                path = self.path(name + suffix)
+                if path.exists():
+                    path.rename(self.path(EVIDENCE + suffix))
+        sync_folder(self.folder)
+
     def remove(self, name: str) -> None:
         """Delete one file and what SQLite left beside it. Harmless when repeated."""
-        for path in (self.path(name + suffix) for suffix in ("", "-wal", "-shm", "-journal")):
+        for path in (self.path(name + suffix) for suffix in _BESIDE):
             with storing(path):
                 path.unlink(missing_ok=True)
 

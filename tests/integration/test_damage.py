@@ -1,0 +1,113 @@
+"""Bytes that turn over in the state file of a real server: the server notices, serves nothing of it, and is refilled."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from coordd.storage.snapshot_store import EVIDENCE
+from tests.integration.cluster import FOR_NOW, ServerCluster, ServerProcess, wait_for
+from tests.integration.test_snapshots import cut_behind, figure, fill, state_file
+
+SMALL = """
+[raft]
+compact_after_entries = 50
+trailing_entries = 10
+
+[storage]
+state_checkpoint_ms = 100
+"""
+KEYS = 60
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[ServerCluster]:
+    """Three servers that have dropped the beginning of their logs."""
+    with ServerCluster(tmp_path / "cluster", extra=SMALL) as cluster:
+        cluster.bootstrap()
+        fill(cluster, "early", KEYS)
+        cut_behind(cluster, KEYS)
+        cluster.converged()
+        yield cluster
+
+
+def flip(path: Path, near: bytes) -> None:
+    """Turn one bit over, beside the last place at which these bytes stand in the file."""
+    with path.open("r+b", buffering=0) as file:
+        content = file.read()
+        at = content.rindex(near) + len(near) - 1
+        file.seek(at)
+        file.write(bytes([content[at] ^ 1]))
+
+
+def into_file(path: Path) -> None:
+    """Everything written stands in the file itself; of a stopped server."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def holds_what_was_written(cluster: ServerCluster, server: ServerProcess) -> None:
+    with cluster.client(only=server) as client:
+        for number in range(KEYS):
+            key = f"early{number}"
+
+            def right(key: str = key) -> bool:
+                try:
+                    pair = client.kv_get(key, consistency="stale")
+                except FOR_NOW:
+                    return False
+                assert pair is not None
+                assert pair.value == key.encode() * 10
+                return True
+
+            wait_for(right, f"{key} on {server.name}")
+
+
+@pytest.mark.parametrize("which", ["follower", "leader"])
+def test_a_state_damaged_while_its_server_was_down(small: ServerCluster, which: str) -> None:
+    victim = small.leader() if which == "leader" else small.followers()[0]
+    assert victim.stop() == 0
+    path = state_file(victim)
+    into_file(path)
+    flip(path, b"early7" * 10)
+    victim.start()
+    wait_for(lambda: figure(small, victim, "snapshots_installed") == 1, "another state")
+    assert "state damaged" in victim.log
+    assert (victim.data / EVIDENCE).exists()
+    assert state_file(victim) != path
+    holds_what_was_written(small, victim)
+    fill(small, "later", 10)
+    assert len({each["state_digest"] for each in small.converged()}) == 1
+    assert victim.stop() == 0
+    victim.start()
+    wait_for(lambda: figure(small, victim, "applied_index") > KEYS, "the server to be back")
+    assert figure(small, victim, "states_lost") == 0
+    holds_what_was_written(small, victim)
+
+
+def test_a_state_that_is_gone(small: ServerCluster) -> None:
+    victim = small.followers()[0]
+    victim.kill()
+    path = state_file(victim)
+    for beside in victim.data.glob(f"{path.name}*"):
+        beside.unlink()
+    victim.start()
+    wait_for(lambda: figure(small, victim, "snapshots_installed") == 1, "another state")
+    holds_what_was_written(small, victim)
+
+
+def test_a_damaged_state_is_made_anew_from_a_log_that_is_whole(tmp_path: Path) -> None:
+    """Nothing of the log was dropped yet, so nobody needs to be asked."""
+    with ServerCluster(tmp_path / "cluster") as cluster:
+        cluster.bootstrap()
+        fill(cluster, "early", KEYS)
+        victim = cluster.followers()[0]
+        assert victim.stop() == 0
+        into_file(state_file(victim))
+        flip(state_file(victim), b"early7" * 10)
+        victim.start()
+        holds_what_was_written(cluster, victim)
+        assert figure(cluster, victim, "snapshots_installed") == 0
+        assert len({each["state_digest"] for each in cluster.converged()}) == 1
