@@ -119,6 +119,13 @@ STATE_KEPT: tuple[Removal, ...] = (
         "server/test_node.py::test_a_failed_writer_ends_it",
     ),
     gone(
+        8,
+        "server.upkeep:Upkeep._failed",
+        "raise error",
+        "return",
+        "server/test_upkeep.py::test_after_any_other_failure_nothing_is_tried_again",
+    ),
+    gone(
         9,
         "storage.files:write_durably",
         "sync_folder(path.parent)",
@@ -209,6 +216,20 @@ STATE_KEPT: tuple[Removal, ...] = (
         "now - since > limit",
         "False",
         "server/test_node.py::test_a_hanging_disk_silences_a_leader",
+    ),
+    gone(
+        99,
+        "server.node:Node._hand_over_if_full",
+        "self.transfer(None, now)",
+        "pass",
+        "server/test_node.py::test_a_leader_with_a_full_disk_hands_over_to_who_has_space",
+    ),
+    gone(
+        99,
+        "server.node:Node.tick",
+        " and not self._log_full",
+        "",
+        "server/test_node.py::test_a_leader_with_a_full_disk_leads_on_if_nobody_has_more_space",
     ),
     gone(
         109,

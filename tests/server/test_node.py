@@ -297,7 +297,7 @@ def test_a_full_disk_of_the_state_pauses_applying_and_ends_by_itself(make_world:
     for _ in range(5):
         assert world.apply() is None
     assert attempts == 1
-    assert world.node.propose([put("b")], world.now) is Refusal.BUSY
+    assert world.node.propose([put("b")], world.now) is Refusal.NO_SPACE
     world.now += 0.21
     assert world.apply() is None
     assert attempts == 2
@@ -312,10 +312,37 @@ def test_a_full_disk_of_the_log_refuses_writes_until_one_is_done(make_world: Mak
     world = make_world()
     world.lead()
     world.node.completed(DiskFull(DiskFullError("no space")), world.now)
-    assert world.node.propose([put("a")], world.now) is Refusal.BUSY
+    assert world.node.propose([put("a")], world.now) is Refusal.NO_SPACE
     world.node.raft.replica.follow(world.node.raft.replica.term, None, world.now)
     world.lead()  # its no-op is written
     assert not world.node.disk_full
+
+
+def full(world: World) -> list[str]:
+    """Kinds of messages that a leader sends at its next tick, whose disk took no more and has hung since, for all we know."""
+    world.node.completed(DiskFull(DiskFullError("no space")), world.now)
+    world.disk.pending_since = world.now - 10.0
+    world.wire.sent.clear()
+    world.now = world.node.next_deadline
+    world.node.tick(world.now)
+    return [type(message).__name__ for message in world.wire.sent]
+
+
+def test_a_leader_with_a_full_disk_hands_over_to_who_has_space(make_world: MakeWorld) -> None:
+    world = make_world(3)
+    world.lead()
+    world.node.propose([put("a")], world.now)
+    world.let_peers_answer()
+    assert "TimeoutNow" in full(world)
+
+
+def test_a_leader_with_a_full_disk_leads_on_if_nobody_has_more_space(make_world: MakeWorld) -> None:
+    """Its heartbeats go on too, or nobody would answer reads any more."""
+    world = make_world(3)
+    world.lead()
+    world.node.propose([put("a")], world.now)
+    assert set(full(world)) == {"Heartbeat"}
+    assert world.node.raft.replica.leading is not None
 
 
 def test_a_failed_writer_ends_it(make_world: MakeWorld) -> None:

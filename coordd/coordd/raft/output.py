@@ -67,10 +67,11 @@ class ReadReady(msgspec.Struct, frozen=True):
 
 
 class Refusal(StrEnum):
-    """Why the core did not take a proposal, a change or a transfer. None of them had any effect."""
+    """Why the core, or the driver before it, did not take a proposal, a change or a transfer. None had any effect."""
 
     NOT_LEADER = "not the leader"
     BUSY = "too many uncommitted bytes"
+    NO_SPACE = "no space left on the leader's disk"
     TRANSFERRING = "leadership is being handed over"
     NOT_READY = "the leader has not yet committed an entry of its term"
     CHANGE_PENDING = "another membership change is under way"

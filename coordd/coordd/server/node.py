@@ -146,8 +146,17 @@ class Node:
         """Due at `next_deadline`."""
         since = self._writer.pending_since
         limit = self.raft.replica.settings.election_timeout / 2
-        stalled = since is not None and now - since > limit
+        stalled = since is not None and now - since > limit and not self._log_full
         self._step(events.Ticked(disk_stalled=stalled), now)
+        self._hand_over_if_full(now)
+
+    def _hand_over_if_full(self, now: float) -> None:
+        """A full disk is no hanging one: its leader goes on answering reads, but lets others take writes if they can."""
+        replica = self.raft.replica
+        log, leading = replica.log, replica.leading
+        others_can_store = log.commit == log.last and (log.durable < log.last or bool(self._apply_at))
+        if self.disk_full and others_can_store and leading is not None and leading.transfer is None:
+            self.transfer(None, now)
 
     def completed(self, completion: Completion, now: float) -> None:
         """The writer has finished something."""
@@ -179,7 +188,7 @@ class Node:
     def propose(self, entries: list[bytes], now: float) -> ProposalAnswer:
         """Clients' commands; see `Output.proposal`."""
         if self.disk_full:
-            return Refusal.BUSY
+            return Refusal.NO_SPACE
         answer = self._step(events.Proposed(entries), now).proposal
         invariant(answer is not None, "the core did not answer a proposal")
         return answer or Refusal.NOT_LEADER
