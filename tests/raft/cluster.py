@@ -50,7 +50,7 @@ class Cluster:
         settings: RaftSettings | None = None,
         seed: int = 0,
     ) -> None:
-        self.settings = settings or RaftSettings()
+        self.settings = settings or RaftSettings(min_inflight_messages=64)  # windows that stay open
         self.seed = seed
         self.now = START
         self.network: list[RaftMessage] = []

@@ -20,6 +20,11 @@ from tests.raft.words import accepted, append, beat, beat_answered, rejected
 T = 0.3
 
 
+def fixed(messages: int, size: int = 1 << 24) -> RaftSettings:
+    """A window that does not move."""
+    return RaftSettings(min_inflight_messages=messages, max_inflight_messages=messages, max_inflight_bytes=size)
+
+
 def streaming(cluster: Cluster, name: str = "a") -> Server:
     """A leader whose followers are all caught up, with an empty network."""
     server = cluster.elect(name)
@@ -252,9 +257,9 @@ def test_a_batch_of_proposals_leaves_in_one_append_for_each_follower() -> None:
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        (RaftSettings(max_append_entries=2), [(1, 2), (3, 2), (5, 1)]),
-        (RaftSettings(max_append_bytes=4), [(1, 2), (3, 2), (5, 1)]),
-        (RaftSettings(max_append_bytes=1), [(1, 1), (2, 1), (3, 1), (4, 1), (5, 1)]),
+        (RaftSettings(min_inflight_messages=64, max_append_entries=2), [(1, 2), (3, 2), (5, 1)]),
+        (RaftSettings(min_inflight_messages=64, max_append_bytes=4), [(1, 2), (3, 2), (5, 1)]),
+        (RaftSettings(min_inflight_messages=64, max_append_bytes=1), [(1, 1), (2, 1), (3, 1), (4, 1), (5, 1)]),
     ],
 )
 def test_appends_are_bounded_in_entries_and_bytes_but_never_empty(
@@ -268,7 +273,7 @@ def test_appends_are_bounded_in_entries_and_bytes_but_never_empty(
 
 @pytest.mark.parametrize(
     "settings",
-    [RaftSettings(max_inflight_messages=3), RaftSettings(max_inflight_bytes=5), RaftSettings(max_inflight_bytes=6)],
+    [fixed(3), fixed(64, 5), fixed(64, 6)],
 )
 def test_rule_39_a_full_window_stops_the_stream(settings: RaftSettings) -> None:
     """etcd's flow control, full."""
@@ -277,13 +282,13 @@ def test_rule_39_a_full_window_stops_the_stream(settings: RaftSettings) -> None:
     for text in "12345":
         cluster.propose("a", text)
     assert shapes(cluster, "b") == [(1, 1), (2, 1), (3, 1)]
-    assert len(leader.progress("b").in_flight) == 3
-    assert leader.progress("b").in_flight_bytes == 6
+    assert leader.progress("b").window.in_flight == 3
+    assert leader.progress("b").window.bytes_in_flight == 6
 
 
 def test_rule_39_acknowledgements_move_the_window() -> None:
     """etcd's flow control, move: what is acknowledged frees room, stale acknowledgements free nothing."""
-    cluster = Cluster(settings=RaftSettings(max_inflight_messages=3))
+    cluster = Cluster(settings=fixed(3))
     streaming(cluster)
     for text in "123456789":
         cluster.propose("a", text)
@@ -301,7 +306,7 @@ def test_rule_39_acknowledgements_move_the_window() -> None:
 
 def test_rule_40_with_a_full_window_each_heartbeat_answer_brings_one_empty_append() -> None:
     """etcd's flow control, heartbeat; etcd#14633."""
-    cluster = Cluster(settings=RaftSettings(max_inflight_messages=3))
+    cluster = Cluster(settings=fixed(3))
     leader = streaming(cluster)
     for text in "12345":
         cluster.propose("a", text)
@@ -314,7 +319,7 @@ def test_rule_40_with_a_full_window_each_heartbeat_answer_brings_one_empty_appen
 
 @pytest.mark.parametrize("window", [1, 3, 64])
 def test_rule_40_47_a_stream_recovers_when_all_in_flight_is_lost(window: int) -> None:
-    cluster = Cluster(settings=RaftSettings(max_inflight_messages=window))
+    cluster = Cluster(settings=fixed(window))
     leader = streaming(cluster)
     for text in "12345":
         cluster.propose("a", text)
@@ -343,7 +348,7 @@ def test_rule_40_47_a_stream_from_disk_recovers_too() -> None:
     cluster.receive(accepted(cluster, "a", "b", 6))
     while cluster.read_entries("a"):
         cluster.drop(AppendEntries)
-    assert (len(leader.progress("b").in_flight), leader.progress("b").next) == (2, 11)
+    assert (leader.progress("b").window.in_flight, leader.progress("b").next) == (2, 11)
     cluster["b"].disk.entries += cluster["a"].disk.entries[5:6]
     cluster.crash("b")
     cluster.restart("b")
@@ -379,7 +384,7 @@ def test_an_unreachable_follower_is_not_streamed_to() -> None:
     for text in "yz":
         cluster.propose("a", text)
     assert (shapes(cluster, "b"), shapes(cluster, "c")) == ([], [(2, 1), (3, 1)])
-    assert (leader.progress("b").next, leader.progress("b").in_flight_bytes) == (2, 0)
+    assert (leader.progress("b").next, leader.progress("b").window.bytes_in_flight) == (2, 0)
 
 
 def test_a_connection_that_works_again_is_probed_at_once() -> None:

@@ -1,6 +1,16 @@
 """Removals of rules 1 to 64, 97 to 99 and 109 to 111."""
 
-from tests.removals.words import ELECTIONS, MEMBERSHIP, PERSISTENCE, READS, REPLICATION, SNAPSHOTS, Removal, gone
+from tests.removals.words import (
+    ELECTIONS,
+    MEMBERSHIP,
+    PERSISTENCE,
+    READS,
+    REPLICATION,
+    SNAPSHOTS,
+    WINDOW,
+    Removal,
+    gone,
+)
 from tests.sim.mutation import Edit
 
 __all__ = ["REMOVALS"]
@@ -581,15 +591,15 @@ REPLICATED: tuple[Removal, ...] = (
     ),
     gone(
         39,
-        "raft.progress:Progress.window_full",
-        "len(self.in_flight) >= max_messages or",
+        "raft.window:Window.full",
+        "len(self._slots) >= self.limit or",
         "",
         REPLICATION + "test_rule_39_acknowledgements_move_the_window",
     ),
     gone(
         42,
-        "raft.progress:Progress.window_full",
-        "or self.in_flight_bytes >= max_bytes",
+        "raft.window:Window.full",
+        "or self._bytes >= self._limit_bytes",
         "",
         REPLICATION + "test_rule_39_a_full_window_stops_the_stream",
     ),
@@ -659,6 +669,49 @@ REPLICATED: tuple[Removal, ...] = (
         "if leading.uncommitted_bytes and leading",
         "if leading",
         REPLICATION + "test_rule_45_one_oversized_proposal_is_let_in_when_nothing_waits",
+    ),
+    gone(
+        42,
+        "raft.window:Window._set",
+        "self._most_bytes * self.limit // self._most",
+        "self._most_bytes",
+        WINDOW + "test_rule_42_the_bytes_keep_their_proportion_and_some_appends_always_fit",
+    ),
+    gone(
+        46,
+        "raft.window:Window._end_round",
+        "elif held and",
+        "elif False and",
+        WINDOW + "test_rule_46_it_grows_from_the_floor_to_the_ceiling_while_nothing_queues",
+        WINDOW + "test_rule_46_the_core_streams_as_much_as_the_window_says_and_learns_from_the_answers",
+    ),
+    gone(
+        46,
+        "raft.window:Window._end_round",
+        "elif held and",
+        "elif",
+        WINDOW + "test_rule_46_it_does_not_grow_when_nothing_had_to_wait",
+    ),
+    gone(
+        46,
+        "raft.window:Window._end_round",
+        "self._set(self.limit * _SHRINK)",
+        "pass",
+        WINDOW + "test_rule_46_it_shrinks_to_the_floor_when_the_way_queues",
+    ),
+    gone(
+        46,
+        "raft.window:Window._end_round",
+        "        self._set(self.least)",
+        "        pass",
+        WINDOW + "test_rule_46_a_way_that_became_longer_is_learned_and_the_own_queue_is_not_taken_for_it",
+    ),
+    gone(
+        47,
+        "raft.leadership:_give_up_overdue",
+        "progress.probe()",
+        "pass",
+        WINDOW + "test_rule_47_an_append_that_stays_unanswered_ends_the_stream",
     ),
     gone(
         48,

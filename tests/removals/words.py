@@ -12,6 +12,7 @@ __all__ = [
     "REPLICATION",
     "SNAPSHOTS",
     "TRANSFER",
+    "WINDOW",
     "Removal",
     "gone",
 ]
@@ -22,6 +23,7 @@ PERSISTENCE = "raft/test_persistence.py::"
 READS = "raft/test_reads.py::"
 REPLICATION = "raft/test_replication.py::"
 SNAPSHOTS = "raft/test_snapshots.py::"
+WINDOW = "raft/test_window.py::"
 TRANSFER = "raft/test_transfer.py::"
 
 

@@ -276,6 +276,7 @@ def _tuning(chance: Chance) -> Tuning:
         lease_duration=election * 0.8,
         max_append_entries=chance.choice([1, 4, 1024]),
         max_append_bytes=chance.choice([256, 4096, 1 << 20]),
+        min_inflight_messages=chance.choice([1, 2, 64]),
         max_inflight_messages=chance.choice([1, 4, 64]),
         max_inflight_bytes=chance.choice([1024, 1 << 24]),
         max_uncommitted_bytes=chance.choice([4096, 1 << 26]),

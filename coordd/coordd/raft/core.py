@@ -45,7 +45,7 @@ class Raft:
             events.Applied: self._applied,
             events.Ticked: self._ticked,
             events.ReadRequested: lambda event, now: reads.request(self.replica, event, now),
-            events.EntriesRead: lambda event, now: replication.entries_read(self.replica, event),
+            events.EntriesRead: lambda event, now: replication.entries_read(self.replica, event, now),
             events.CompactionAsked: lambda event, now: snapshots.asked(self.replica, event),
             events.Compacted: lambda event, now: snapshots.compacted(self.replica, event),
             events.SnapshotSent: lambda event, now: snapshots.sent(self.replica, event),

@@ -12,6 +12,9 @@ from coordd.raft.quorum import agreed, has_quorum
 from coordd.raft.replica import Leadership, Replica, Transfer
 from coordd.types import Index, ServerId
 
+_APPEND_DEADLINE = 10
+"""Election timeouts."""
+
 __all__ = ["advance_commit", "lead", "propose", "settle", "tick", "transfer"]
 
 
@@ -66,6 +69,7 @@ def _keep_house(r: Replica, leading: Leadership, now: float) -> None:
         r.follow(r.term, None, now)
         return
     _forget_departed(r, leading, now)
+    _give_up_overdue(r, leading, now)
     membership.consider_promotions(r, leading, now)
 
 
@@ -81,6 +85,15 @@ def _forget_departed(r: Replica, leading: Leadership, now: float) -> None:
             del leading.peers[peer]
             r.out.stop_snapshot.append(peer)
             r.out.configuration_changed = True
+
+
+def _give_up_overdue(r: Replica, leading: Leadership, now: float) -> None:
+    """A follower that answers heartbeats and not what was sent to it is asked where it stands, not streamed to (rule 47)."""
+    for progress in leading.peers.values():
+        if progress.window.overdue(now, _APPEND_DEADLINE * r.settings.election_timeout):
+            r.fact("append overdue", peer=progress.peer, match=progress.match)
+            progress.probe()
+            progress.probe_sent = True
 
 
 # --- commitment -------------------------------------------------------------------------------------------------------

@@ -7,10 +7,10 @@
 Invariant: 0 <= match < next.
 """
 
-from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 
+from coordd.raft.window import Window
 from coordd.types import Index, ServerId
 
 __all__ = ["Progress", "ProgressState"]
@@ -33,6 +33,8 @@ class Progress:
     """The next entry to send. In PROBE at most one message with it is on its way."""
     contact: float
     """When the last answer came, monotonic seconds; at first the beginning of leadership, as a grace."""
+    window: Window
+    """REPLICATE: what is on its way, and how much may be."""
     match: Index = 0
     """Everything up to here is durable at the follower and equals our log."""
     state: ProgressState = ProgressState.PROBE
@@ -55,42 +57,37 @@ class Progress:
     catch_up_since: float = 0.0
     caught_up: bool = False
     """Learner: the last round took less than an election timeout."""
-    in_flight: deque[tuple[Index, int]] = field(default_factory=deque)
-    """REPLICATE: (last index, bytes) of each append not yet acknowledged."""
-    in_flight_bytes: int = 0
 
     def probe(self) -> None:
         """Start again from what is known: after a rejection, a lost connection, a restart of the follower."""
         self.state = ProgressState.PROBE
         self.next = self.match + 1
         self.probe_sent = False
-        self._clear_window()
+        self.window.clear()
 
     def replicate(self) -> None:
         """The logs are known to agree up to match."""
         self.state = ProgressState.REPLICATE
         self.next = self.match + 1
         self.probe_sent = False
-        self._clear_window()
+        self.window.clear()
 
     def await_snapshot(self) -> None:
         self.state = ProgressState.SNAPSHOT
         self.caught_up = False
-        self._clear_window()
+        self.window.clear()
 
-    def sent(self, last: Index, size: int) -> None:
+    def sent(self, last: Index, size: int, now: float) -> None:
         """An append with entries up to `last` has left."""
         if self.state is ProgressState.REPLICATE:
             self.next = last + 1
-            self.in_flight.append((last, size))
-            self.in_flight_bytes += size
+            self.window.sent(last, size, now)
         else:
             self.probe_sent = True
 
-    def acknowledged(self, index: Index) -> bool:
+    def acknowledged(self, index: Index, now: float) -> bool:
         """The follower holds everything up to `index`. True if that is news."""
-        while self.in_flight and self.in_flight[0][0] <= index:
-            self.in_flight_bytes -= self.in_flight.popleft()[1]
+        self.window.acknowledged(index, now)
         if index <= self.match:
             return False
         self.match = index
@@ -104,10 +101,3 @@ class Progress:
             self.catch_up_target, self.catch_up_since = last, now
         elif now - self.catch_up_since >= election_timeout:
             self.caught_up = False
-
-    def window_full(self, max_messages: int, max_bytes: int) -> bool:
-        return len(self.in_flight) >= max_messages or self.in_flight_bytes >= max_bytes
-
-    def _clear_window(self) -> None:
-        self.in_flight.clear()
-        self.in_flight_bytes = 0

@@ -12,6 +12,7 @@ from coordd.raft.events import EntriesRead
 from coordd.raft.output import ReadEntries
 from coordd.raft.progress import Progress, ProgressState
 from coordd.raft.replica import Leadership, Replica
+from coordd.raft.window import Window
 from coordd.types import Index, LogSlice, ServerId, Term
 
 __all__ = [
@@ -49,7 +50,13 @@ def track_members(r: Replica, leading: Leadership, now: float) -> None:
     for peer in sorted(members - leading.peers.keys()):
         r.sessions += 1
         leading.peers[peer] = Progress(
-            peer, r.sessions, next=r.log.last + 1, contact=now, catch_up_target=r.log.last, catch_up_since=now
+            peer,
+            r.sessions,
+            next=r.log.last + 1,
+            contact=now,
+            window=_window(r),
+            catch_up_target=r.log.last,
+            catch_up_since=now,
         )
     for peer, progress in leading.peers.items():
         if peer in members:
@@ -58,35 +65,51 @@ def track_members(r: Replica, leading: Leadership, now: float) -> None:
             progress.departing_since = now
 
 
+def _window(r: Replica) -> Window:
+    settings = r.settings
+    return Window(
+        settings.min_inflight_messages,
+        settings.max_inflight_messages,
+        settings.max_inflight_bytes,
+        settings.max_append_bytes,
+    )
+
+
 def flush(r: Replica, leading: Leadership, now: float) -> None:
     """Send every follower what it may have now. A leader whose disk hangs says nothing (rule 99)."""
     if r.stalled:
         return
     for progress in leading.peers.values():
         if progress.state is ProgressState.REPLICATE:
-            while progress.next <= r.log.last and not progress.window_full(
-                r.settings.max_inflight_messages, r.settings.max_inflight_bytes
-            ):
-                if not _send_append(r, progress):
-                    break
+            _stream(r, progress, now)
             if progress.next > r.log.last and progress.commit_sent < min(progress.match, r.log.commit):
-                _send_append(r, progress)
+                _send_append(r, progress, now)
         elif progress.state is ProgressState.PROBE and not progress.probe_sent:
-            _send_append(r, progress)
+            _send_append(r, progress, now)
 
 
-def _send_append(r: Replica, progress: Progress) -> bool:
+def _stream(r: Replica, progress: Progress, now: float) -> None:
+    """Send what is new, ahead of acknowledgements, as far as the window goes."""
+    while progress.next <= r.log.last:
+        if progress.window.full:
+            progress.window.hold()
+            break
+        if not _send_append(r, progress, now):
+            break
+
+
+def _send_append(r: Replica, progress: Progress, now: float) -> bool:
     """One append from `progress.next` on, empty if there is nothing new. False: its entries must be fetched first."""
     log = r.log
     if progress.next < log.first or log.term(progress.next - 1) is None:
         _fetch(r, progress)
         return False
     piece = log.slice(progress.next, r.settings.max_append_entries, r.settings.max_append_bytes)
-    _send_slice(r, progress, log.term(progress.next - 1) or 0, piece)
+    _send_slice(r, progress, log.term(progress.next - 1) or 0, piece, now)
     return True
 
 
-def _send_slice(r: Replica, progress: Progress, previous_term: Term, piece: LogSlice) -> None:
+def _send_slice(r: Replica, progress: Progress, previous_term: Term, piece: LogSlice, now: float) -> None:
     commit = r.log.commit
     message = AppendEntries(
         r.term, r.me, progress.peer, progress.session, piece.first - 1, previous_term, commit, piece
@@ -94,7 +117,7 @@ def _send_slice(r: Replica, progress: Progress, previous_term: Term, piece: LogS
     r.send(message)
     progress.commit_sent = min(commit, piece.last)
     if piece.entries or progress.state is ProgressState.PROBE:
-        progress.sent(piece.last, sum(map(len, piece.entries)))
+        progress.sent(piece.last, sum(map(len, piece.entries)), now)
 
 
 def _fetch(r: Replica, progress: Progress) -> None:
@@ -108,7 +131,7 @@ def _fetch(r: Replica, progress: Progress) -> None:
         )
 
 
-def entries_read(r: Replica, event: EntriesRead) -> None:
+def entries_read(r: Replica, event: EntriesRead, now: float) -> None:
     """Entries came from disk. What was asked for may have become stale meanwhile; then the next flush asks anew."""
     progress = r.leading.peers.get(event.peer) if r.leading else None
     if progress is None or progress.session != event.session:
@@ -120,7 +143,7 @@ def entries_read(r: Replica, event: EntriesRead) -> None:
     probing = progress.state is ProgressState.PROBE and progress.probe_sent
     stale = probing or piece.first != progress.next
     if not stale and piece.last <= r.log.last:
-        _send_slice(r, progress, event.previous_term, piece)
+        _send_slice(r, progress, event.previous_term, piece, now)
 
 
 def handle_append_response(r: Replica, message: AppendResponse, now: float) -> None:
@@ -134,7 +157,7 @@ def handle_append_response(r: Replica, message: AppendResponse, now: float) -> N
         _handle_rejection(r, progress, message)
         return
     invariant(message.index <= r.log.last, "follower ahead of its leader", peer=message.sender, index=message.index)
-    if progress.acknowledged(message.index):
+    if progress.acknowledged(message.index, now):
         r.recount = True
     progress.count_round(r.log.last, now, r.settings.election_timeout)
     if progress.state is ProgressState.PROBE or _snapshot_overtaken(r, progress):
@@ -206,10 +229,10 @@ def handle_heartbeat_response(r: Replica, message: HeartbeatResponse, now: float
     progress.count_round(r.log.last, now, r.settings.election_timeout)
     waiting = progress.probe_sent if progress.state is ProgressState.PROBE else progress.match < r.log.last
     if waiting:
-        _nudge(r, progress)
+        _nudge(r, progress, now)
 
 
-def _nudge(r: Replica, progress: Progress) -> None:
+def _nudge(r: Replica, progress: Progress, now: float) -> None:
     """All that is in flight may be lost, and then nothing else would tell: an empty append asks (rules 40, 41, 47).
 
     Empty, since a follower whose disk is slow would otherwise be sent the same entries with every heartbeat.
@@ -218,7 +241,7 @@ def _nudge(r: Replica, progress: Progress) -> None:
     if previous_term is None:
         progress.probe()  # compacted meanwhile: begin again where it stands
     else:
-        _send_slice(r, progress, previous_term, LogSlice(progress.next, [], ()))
+        _send_slice(r, progress, previous_term, LogSlice(progress.next, [], ()), now)
 
 
 def _progress_of(r: Replica, peer: ServerId, session: int, boot: int, now: float) -> Progress | None:

@@ -15,9 +15,12 @@ class RaftSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How long a confirmed round lets the leader read locally; below 0.9 T, the rest is for clocks that drift."""
     max_append_entries: int = 1024
     max_append_bytes: int = 1024 * 1024
+    min_inflight_messages: int = 2
+    """Appends on their way to one follower, unacknowledged, are at most as many as its window allows: this at least, ..."""
     max_inflight_messages: int = 64
-    """Appends on their way to one follower, unacknowledged."""
+    """... and this at most, ..."""
     max_inflight_bytes: int = 16 * 1024 * 1024
+    """... which carry this much then, and less in proportion while it is smaller (`window.py`)."""
     max_uncommitted_bytes: int = 64 * 1024 * 1024
     """Proposals above this are refused as busy; one oversized proposal is let in when nothing else waits (rule 45)."""
     memory_tail_bytes: int = 32 * 1024 * 1024

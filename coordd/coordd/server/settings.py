@@ -41,10 +41,14 @@ class RaftSettings:
         "entries in one message to a follower", default=256 * KIB, unit="bytes", least=KIB, most=4 * MIB
     )
     max_inflight_messages: int = setting(
-        "messages with entries under way to one follower", default=64, unit="messages", least=1, most=1_024
+        "messages with entries under way to one follower, at most; fewer where more would queue",
+        default=64,
+        unit="messages",
+        least=1,
+        most=1_024,
     )
     max_inflight_bytes: int = setting(
-        "entries under way to one follower", default=4 * MIB, unit="bytes", least=KIB, most=256 * MIB
+        "entries under way to one follower, at most", default=4 * MIB, unit="bytes", least=KIB, most=256 * MIB
     )
     max_uncommitted_bytes: int = setting(
         "writes taken but not yet committed; above it clients are told to try again",
