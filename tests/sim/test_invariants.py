@@ -4,6 +4,7 @@ import pytest
 
 from coordd.raft.output import Output, Role
 from coordd.raft.progress import Progress
+from coordd.raft.window import Window
 from coordd.types import Configuration, HardState, Member, ServerId
 from tests.sim.invariants import Invariants
 from tests.sim.ledger import Record, TermLog
@@ -67,4 +68,4 @@ def test_a_follower_of_this_term_has_what_it_acknowledged(judge: Invariants) -> 
 
 
 def progress(match: int) -> Progress:
-    return Progress(B, session=1, next=match + 1, contact=0.0, match=match)
+    return Progress(B, session=1, next=match + 1, contact=0.0, window=Window(2, 64, 1 << 20, 1 << 10), match=match)
