@@ -1,12 +1,15 @@
 """Bytes that turn over in the state file of a real server: the server notices, serves nothing of it, and is refilled."""
 
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from coordd.storage.refill import KEPT
 from coordd.storage.snapshot_store import EVIDENCE
 from tests.integration.cluster import FOR_NOW, ServerCluster, ServerProcess, wait_for
 from tests.integration.test_snapshots import cut_behind, figure, fill, state_file
@@ -111,3 +114,33 @@ def test_a_damaged_state_is_made_anew_from_a_log_that_is_whole(tmp_path: Path) -
         holds_what_was_written(cluster, victim)
         assert figure(cluster, victim, "snapshots_installed") == 0
         assert len({each["state_digest"] for each in cluster.converged()}) == 1
+
+
+def test_a_damaged_log_is_refilled_on_an_operators_order(small: ServerCluster) -> None:
+    victim = small.followers()[0]
+    assert victim.stop() == 0
+    with closing(sqlite3.connect(victim.data / "raft.db")) as connection, connection:
+        connection.execute("UPDATE entries SET chain = chain + 1 WHERE idx = (SELECT max(idx) - 3 FROM entries)")
+    command = [sys.executable, "-c", "from coordd.server.main import main; main()", "--config", str(victim.config)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 3, done.stderr
+    assert "--refill" in done.stderr
+    done = subprocess.run([*command, "--refill"], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert str(victim.data / KEPT) in done.stdout
+    victim.start()
+    wait_for(lambda: figure(small, victim, "snapshots_installed") == 1, "log and state")
+    wait_for(lambda: (small.info(victim) or {}).get("refilling") is False, "all promises to be kept")
+    fill(small, "later", 10)
+    assert len({each["state_digest"] for each in small.converged()}) == 1
+    holds_what_was_written(small, victim)
+
+
+def test_nobody_could_refill_a_server_without_others(tmp_path: Path) -> None:
+    with ServerCluster(tmp_path / "cluster", 1) as cluster:
+        [server] = cluster.servers
+        command = [sys.executable, "-c", "from coordd.server.main import main; main()", "--config", str(server.config)]
+        done = subprocess.run([*command, "--refill"], capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 2
+        assert "nobody could refill" in done.stderr
+        assert not server.data.exists()

@@ -449,15 +449,37 @@ def test_a_newer_format_is_refused(stopped: Path) -> None:
     assert fingerprint(stopped) == before
 
 
-def test_an_entry_that_rots_while_running_is_not_sent(tmp_path: Path) -> None:
-    store = filled(tmp_path / "data", 5)
-    store._connection.execute("UPDATE entries SET data = x'0100' WHERE idx = 3")
-    assert store.read(1, 1) is not None
+@pytest.mark.parametrize(
+    "rot",
+    [
+        "UPDATE entries SET data = x'0178' WHERE idx = 3",
+        "UPDATE entries SET term = 2 WHERE idx = 3",
+        "UPDATE entries SET chain = chain + 1 WHERE idx = 3",
+        "UPDATE entries SET chain = chain + 1 WHERE idx = 5",
+        "DELETE FROM entries WHERE idx = 3",
+        "DELETE FROM entries WHERE idx = 4",
+        "DELETE FROM entries WHERE idx = 5",
+        "DELETE FROM entries WHERE idx > 3",
+        "UPDATE entries SET idx = 9 WHERE idx = 5",
+        "UPDATE entries SET term = -1 WHERE idx = 5",
+    ],
+)
+def test_an_entry_that_rots_while_running_is_not_sent(tmp_path: Path, rot: str) -> None:
+    """Nor is the term of the entry before, which goes with what is sent."""
+    store = filled(tmp_path / "data", 5, per_write=5)
+    store._connection.execute(rot)
+    with pytest.raises(DamagedError, match=r"entry . (does not match its checksum|is missing)"):
+        store.read(4, 1 << 20)
+    store.abandon()
+
+
+@pytest.mark.parametrize("index", [2, 3])
+def test_a_chain_that_rots_while_running_vouches_for_no_snapshot(tmp_path: Path, index: int) -> None:
+    store = filled(tmp_path / "data", 5, per_write=5)
+    store._connection.execute("UPDATE entries SET chain = chain + 1 WHERE idx = ?", (index,))
     with pytest.raises(DamagedError, match="entry 3"):
-        store.read(1, 1000)
-
-
-# --- Crashes within a write -------------------------------------------------------------------------------------------
+        store.chain_at(3)
+    store.abandon()
 
 
 def test_the_mark_is_lowered_before_entries_are_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""`coordd --config FILE`: one server.
+"""`coordd --config FILE`: one server. With `--refill` it only prepares a server with a damaged log for being refilled.
 
 Exit codes: 0 clean, 2 configuration, 3 storage damaged or failed, 4 address or data folder in use, 5 the data need a newer
 version. SIGTERM and SIGINT hand
@@ -18,6 +18,7 @@ from coordd.errors import ConfigError, CoorddError, InUseError, StorageError, Un
 from coordd.log_output import open_log
 from coordd.server.daemon import Daemon
 from coordd.server.settings import ServerSettings
+from coordd.storage.refill import KEPT, forget_log
 from coordd.version import ShowVersion
 
 __all__ = ["main"]
@@ -40,6 +41,8 @@ def run(arguments: list[str]) -> int:
         settings = load(ServerSettings, options.config)
     except ConfigError as error:
         return _refuse(error)
+    if options.refill:
+        return _prepare_refill(settings)
     log = open_log(options.log_format or settings.log_format, settings.log_level, name=settings.name)
     try:
         daemon = Daemon(settings, log)
@@ -66,8 +69,30 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="coordd", description="One server of a coordd cluster.")
     parser.add_argument("--version", action=ShowVersion)
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="settings, see configs/server.toml")
+    parser.add_argument(
+        "--refill",
+        action="store_true",
+        help="forget a damaged log, keeping what makes that safe, and end: at its next start the other servers refill it",
+    )
     parser.add_argument("--log-format", choices=("text", "json"), help="overrides log_format of the file")
     return parser.parse_args(arguments)
+
+
+def _prepare_refill(settings: ServerSettings) -> int:
+    """`--refill`: once, on the order of an operator, and never at a start."""
+    if settings.join is None and len(settings.servers) < 2:
+        return _refuse(
+            ConfigError("nobody could refill this server: [[servers]] lists no other one, and there is no [join]")
+        )
+    try:
+        promised = forget_log(settings.data_dir, settings.name)
+    except CoorddError as error:
+        return _refuse(error)
+    sys.stdout.write(
+        f"Log and state are in {settings.data_dir / KEPT}. Start the server as usual: it neither votes nor counts until a"
+        f" leader has given it back the {promised} entries that it once acknowledged.\n"
+    )
+    return 0
 
 
 def _refuse(error: CoorddError) -> int:

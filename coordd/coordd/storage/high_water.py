@@ -19,7 +19,7 @@ from coordd.storage.failures import storing, sync_file
 from coordd.storage.files import write_durably
 from coordd.types import Index, ServerId, Term
 
-__all__ = ["HighWater", "Mark", "read_mark"]
+__all__ = ["HighWater", "Mark", "read_certain_mark", "read_mark"]
 
 _MAGIC = b"coordHW1"
 _HEAD = struct.Struct(">8sQQIQQ?H")
@@ -52,6 +52,17 @@ def read_mark(path: Path) -> Mark | None:
         raise
     newest = _newest(content)
     return newest[1] if newest else None
+
+
+def read_certain_mark(path: Path) -> Mark | None:
+    """As `read_mark`, but None also if the other slot is damaged: it may have been the newer one."""
+    mark = read_mark(path)
+    if mark is None:
+        return None
+    with storing(path):
+        content = path.read_bytes()[: _SLOT_DISTANCE + _SLOT_BYTES]
+    slots = [content[start : start + _SLOT_BYTES] for start in (0, _SLOT_DISTANCE)]
+    return mark if all(_unpack(slot) or not any(slot) for slot in slots) else None
 
 
 class HighWater:

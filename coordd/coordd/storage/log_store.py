@@ -11,6 +11,7 @@ StorageError the process must end without trying again (rule 8); `abandon` then 
 One connection, used by one thread at a time.
 """
 
+import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -23,7 +24,7 @@ from coordd.storage.chain import chain_of
 from coordd.storage.examine import DATABASE, HIGH_WATER, examine
 from coordd.storage.failures import storing
 from coordd.storage.files import prepare_folder
-from coordd.storage.high_water import HighWater, Mark
+from coordd.storage.high_water import HighWater, Mark, read_certain_mark
 from coordd.storage.identity import Identity, new_identity, read_identity, write_identity
 from coordd.storage.lock import FolderLock
 from coordd.storage.log_schema import store_base, store_hard_state
@@ -92,7 +93,7 @@ class LogStore:
         lock = FolderLock(folder)
         try:
             identity = read_identity(folder, name)
-            found = examine(folder, identity is not None, tail_bytes)
+            found = _examine(folder, identity is not None, tail_bytes)
             if identity is not None and found is not None:
                 approve(identity, found[1].recovered)
         except BaseException:
@@ -175,7 +176,8 @@ class LogStore:
                 rows.clear()
             else:
                 del rows[piece.first - first :]
-            chain = rows[-1][4] if rows else self._place(first - 1)[1]
+            before = self._chain if first - 1 == self._last else None
+            chain = rows[-1][4] if rows else self._place(first - 1)[1] if before is None else before
             for index, (term, data) in enumerate(zip(piece.terms(), piece.entries, strict=True), piece.first):
                 chain = chain_of(chain, index, term, data)
                 rows.append((index, term, data[0], data, chain))
@@ -245,8 +247,8 @@ class LogStore:
         """
         if first <= self._base.index:
             return None
-        if first > self._last:
-            return (self._place(self._last)[0] if first == self._last + 1 else 0), LogSlice(first, [], ())
+        if first > self._last + 1:
+            return 0, LogSlice(first, [], ())
         previous_term, chain = self._place(first - 1)
         terms: list[Term] = []
         entries: list[bytes] = []
@@ -254,14 +256,17 @@ class LogStore:
         query = "SELECT idx, term, data, chain FROM entries WHERE idx >= ? ORDER BY idx"
         with storing(self._path), closing(self._connection.execute(query, (first,))) as rows:
             for index, term, data, stored in rows:
+                chain = self._verified(chain, index, term, data, stored)
+                if index != first + len(entries):
+                    raise self._missing(first + len(entries))
                 size += len(data)
                 if entries and size > max_bytes:
                     break
-                chain = chain_of(chain, index, term, data)
-                if chain != stored or index != first + len(entries):
-                    raise DamagedError(f"{self._path} is damaged (entry {index} does not match its checksum)")
                 terms.append(term)
                 entries.append(data)
+            else:
+                if first + len(entries) <= self._last:
+                    raise self._missing(first + len(entries))
         return previous_term, LogSlice(first, entries, term_runs(first, terms))
 
     def chain_at(self, index: Index) -> int | None:
@@ -269,14 +274,29 @@ class LogStore:
         return self._place(index)[1] if self._base.index <= index <= self._last else None
 
     def _place(self, index: Index) -> tuple[Term, int]:
-        """Term and chain of the entry at `index`, which may be the base."""
+        """Term and chain of the entry at `index`, which may be the base; verified, since both are passed on."""
         if index == self._base.index:
             return self._base.term, self._base.chain
+        query = "SELECT idx, term, data, chain FROM entries WHERE idx IN (?, ?) ORDER BY idx"
         with storing(self._path):
-            row = self._connection.execute("SELECT term, chain FROM entries WHERE idx = ?", (index,)).fetchone()
-        if row is None:
-            raise DamagedError(f"{self._path} is damaged (entry {index} is missing)")
-        return row[0], row[1]
+            rows = self._connection.execute(query, (index - 1, index)).fetchall()
+        if not rows or rows[-1][0] != index or (len(rows) < 2 and index - 1 > self._base.index):
+            raise self._missing(index)
+        before = self._base.chain if index - 1 == self._base.index else rows[0][3]
+        return rows[-1][1], self._verified(before, *rows[-1])
+
+    def _verified(self, before: object, index: Index, term: Term, data: bytes, stored: int) -> int:
+        """The chain at an entry that was just read, and perhaps is not of the types that were written.
+
+        Raises: DamagedError if it is not the stored one.
+        """
+        with suppress(TypeError, ValueError, struct.error):
+            if chain_of(before, index, term, data) == stored:  # type: ignore[arg-type]  # see above
+                return stored
+        raise DamagedError(f"{self._path} is damaged (entry {index} does not match its checksum)")
+
+    def _missing(self, index: Index) -> DamagedError:
+        return DamagedError(f"{self._path} is damaged (entry {index} is missing)")
 
     # --- Dropping the beginning, and upkeep ---------------------------------------------------------------------------
 
@@ -388,6 +408,17 @@ class LogStore:
                 raise
         self._database_syncs += synced
         self._unsaved_bytes += _PAGES_OF_A_WRITE * _PAGE_BYTES
+
+
+def _examine(folder: Path, used: bool, tail_bytes: int) -> tuple[Mark, Verdict] | None:
+    """What can be done about a damaged log stands in the sentence that refuses it."""
+    try:
+        return examine(folder, used, tail_bytes)
+    except DamagedError as error:
+        if not used or read_certain_mark(folder / HIGH_WATER) is None:
+            raise
+        advice = "if other servers of its cluster are whole, run coordd once with --refill, and they will refill it"
+        raise DamagedError(f"{error}; {advice}") from error
 
 
 _abandoned: list[object] = []
