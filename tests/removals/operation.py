@@ -95,4 +95,59 @@ AGREED: tuple[Removal, ...] = (
     ),
 )
 
-REMOVALS = UPGRADED + AGREED
+_SNAPSHOTS = "server/test_snapshots.py::"
+_STORE = "storage/test_snapshot_store.py::"
+
+BESIDE: tuple[Removal, ...] = (
+    gone(
+        82,
+        "server.snapshots:Snapshots._under_way",
+        "self._receivers",
+        "None",
+        _SNAPSHOTS + "test_rule_82_only_so_many_followers_are_sent_to_at_once",
+    ),
+    gone(
+        82,
+        "server.snapshots:Snapshots.turn",
+        "transfer.progress_at = now",
+        "pass",
+        _SNAPSHOTS + "test_rule_82_who_waits_for_another_is_not_given_up_and_gets_the_place_of_one_that_stands_still",
+    ),
+    gone(
+        83,
+        "server.log_reader:LogReader.turn",
+        "self._looked_behind == log.base_index and",
+        "",
+        "server/test_operator.py::test_rule_83_the_age_of_the_oldest_entry_is_told",
+    ),
+    gone(
+        100,
+        "server.snapshots:Snapshots._push",
+        "and not self._quota.pause(now)",
+        "",
+        _SNAPSHOTS + "test_rule_100_no_more_is_sent_in_a_second_than_the_rate_allows",
+    ),
+    gone(
+        100,
+        "storage.snapshot_store:digest_of",
+        "if not work.reached(done):",
+        "if False:",
+        _STORE + "test_rule_100_reading_a_file_keeps_to_the_rate",
+    ),
+    gone(
+        100,
+        "storage.pace:Work.reached",
+        "if ahead > 0:",
+        "if False:",
+        _STORE + "test_rule_100_a_copy_keeps_to_the_rate",
+    ),
+    gone(
+        100,
+        "server.quota:Quota.spent",
+        "self._left -= size",
+        "pass",
+        _SNAPSHOTS + "test_rule_100_no_more_is_sent_in_a_second_than_the_rate_allows",
+    ),
+)
+
+REMOVALS = UPGRADED + AGREED + BESIDE

@@ -34,6 +34,7 @@ from coordd.server.beats import BeatRelay
 from coordd.server.client_side import ClientSide
 from coordd.server.founding import Founding
 from coordd.server.levels import Levels
+from coordd.server.log_reader import LogReader
 from coordd.server.node import Node
 from coordd.server.observed import Observed
 from coordd.server.operator import Operator
@@ -355,6 +356,10 @@ class Desk:
             reap_after=100.0,
         )
         self.relay = BeatRelay(world.node, self.duties, self._beaten, lambda: world.now)
+        self.wall = 2e9
+        self.log_reader = LogReader(
+            node=world.node, answers=self.told, submit=world.disk.submit, wall=lambda: self.wall
+        )
         self.operator = Operator(
             node=world.node,
             answers=self.told,
@@ -362,7 +367,7 @@ class Desk:
             founding=self.founding,
             levels=self.levels,
             observed=world.observed,
-            submit=world.disk.submit,
+            log=self.log_reader,
             roster_changed=self._roster_changed,
             cluster=lambda: ("c1", "test"),
             figures=lambda: {"extra": 1},
@@ -437,7 +442,7 @@ class Desk:
             self.turn()
             jobs = bool(self.world.disk.jobs)
             for completion in self.world.disk.perform():
-                if not (isinstance(completion, LogRead) and self.operator.log_read(completion)):
+                if not (isinstance(completion, LogRead) and self.log_reader.taken(completion)):
                     self.world.node.completed(completion, self.world.now)
             answered = self.world.let_peers_answer()
             if not (jobs or answered or self.world.node.behind or self.side.watches.due or self.mailbox.frames):

@@ -8,6 +8,8 @@ from coordd.messages.client import (
     AddServerRequest,
     BootstrapRequest,
     Error,
+    Info,
+    InfoRequest,
     LogRequest,
     LogTail,
     Ok,
@@ -320,6 +322,35 @@ def test_a_log_read_that_the_disk_never_answers_ends(make_desk: MakeDesk) -> Non
     desk.run()  # the disk answers after all
     assert len(desk.told.to(number)) == 1
     assert job.first >= 1
+
+
+def oldest(desk: Desk) -> tuple[Any, Any]:
+    desk.operator.turn(desk.now)
+    desk.run()
+    body = desk.answer(InfoRequest())
+    assert isinstance(body, Info)
+    return body.figures["oldest_index"], body.figures["oldest_entry_age_s"]
+
+
+def test_rule_83_the_age_of_the_oldest_entry_is_told(make_desk: MakeDesk) -> None:
+    desk = make_desk()
+    assert oldest(desk) == (1, -1.0)  # nothing but Raft's own entries so far
+    desk.write(KvPut("a", b"1"))
+    stamped = desk.world.node.machine.state_time / 1e9
+    desk.pass_time(60.0)
+    desk.write(KvPut("a", b"2"))
+    desk.wall = stamped + 100.0
+    assert oldest(desk) == (1, 100.0)
+    desk.write(KvPut("a", b"3"))
+    later = desk.world.node.machine.state_time / 1e9
+    desk.world.node.compact(desk.world.node.machine.applied - 1, desk.now)
+    desk.run()
+    desk.pass_time(1.1)
+    index, age = oldest(desk)
+    assert index == desk.world.node.machine.applied
+    assert age == round(desk.wall - later, 1)
+    desk.wall = 0.0  # a clock that was set back
+    assert oldest(desk)[1] == 0.0
 
 
 def test_the_log_shows_no_secrets_and_no_values() -> None:

@@ -16,6 +16,7 @@ from coordd.raft.output import SendSnapshot
 from coordd.server import snapshots as module
 from coordd.server.snapshots import Snapshots
 from coordd.state.machine import Machine
+from coordd.storage.pace import Pace
 from coordd.storage.snapshot_store import SnapshotStore
 from coordd.storage.writer import ChainFound, FindChain, Job
 from coordd.types import Configuration
@@ -50,10 +51,11 @@ class Bench:
 class Half:
     """One server's `Snapshots`, and what it puts on the link."""
 
-    def __init__(self, folder: Path, me: Any, credits: int) -> None:
+    def __init__(self, folder: Path, me: Any, credits: int, receivers: int, pace: Pace | None) -> None:
         folder.mkdir()
         self.me = me
-        self.files = SnapshotStore(folder)
+        self.now = 0.0
+        self.files = SnapshotStore(folder, pace)
         self.bench = Bench()
         self.sent: list[PeerMessage] = []
         self.room = 1 << 30
@@ -71,6 +73,8 @@ class Half:
             state_file=lambda: self.state_file,
             chunk_bytes=CHUNK,
             credits=credits,
+            receivers=receivers,
+            clock=lambda: self.now,
             report=lambda event, text: self.reports.append(f"{event}: {text}"),
         )
 
@@ -85,6 +89,7 @@ class Half:
         self.chains.append(job.index)
 
     def turn(self, now: float) -> None:
+        self.now = now
         self.bench.turn()
         chains, self.chains = self.chains, []
         for index in chains:
@@ -95,10 +100,12 @@ class Half:
 class Way:
     """Leader, follower and the link between them."""
 
-    def __init__(self, folder: Path, credits: int = 4, keys: int = 60) -> None:
+    def __init__(
+        self, folder: Path, credits: int = 4, keys: int = 60, receivers: int = 2, pace: Pace | None = None
+    ) -> None:
         self.now = 100.0
-        self.leader = Half(folder / "leader", LEADER, credits)
-        self.follower = Half(folder / "follower", FOLLOWER, credits)
+        self.leader = Half(folder / "leader", LEADER, credits, receivers, pace)
+        self.follower = Half(folder / "follower", FOLLOWER, credits, receivers, pace)
         self.machine = Machine.open(str(self.leader.files.path(self.leader.state_file)))
         configuration = Configuration("c1", "test", (member(LEADER), member(FOLLOWER)))
         self.machine.apply(1, [(1, encode_configuration(configuration))])
@@ -269,7 +276,9 @@ def test_an_interrupted_transfer_goes_on_where_it_stopped(way: Way) -> None:
         state_file=lambda: "",
         chunk_bytes=CHUNK,
         credits=4,
+        receivers=2,
         report=lambda event, text: None,
+        clock=lambda: way.now,
     )
     way.follower.snapshots._expected.incoming.close()  # type: ignore[union-attr]
     way.follower = restarted
@@ -449,3 +458,80 @@ def test_a_file_that_is_being_installed_stays(way: Way) -> None:
     machine = way.follower.snapshots.open(name)
     assert machine.applied == way.machine.applied
     machine.close()
+
+
+# --- limits -----------------------------------------------------------------------------------------------------------
+
+
+def announced_to(way: Way) -> list[Any]:
+    return [message.receiver for message in way.passed if isinstance(message, InstallSnapshot)]
+
+
+def test_rule_82_only_so_many_followers_are_sent_to_at_once(tmp_path: Path) -> None:
+    way = Way(tmp_path, receivers=1)
+    way.order()
+    way.order(peer=OTHER)
+    sent: list[Any] = []
+    while not sent:
+        way.step()
+        sent = way.leader.snapshots.take_outcomes()
+    assert sent == [SnapshotSent(FOLLOWER, 1, way.machine.applied)]
+    assert OTHER not in announced_to(way)
+    assert way.leader.snapshots.busy
+    way.step()
+    assert OTHER in announced_to(way)
+    way.close()
+
+
+def test_rule_82_who_waits_for_another_is_not_given_up_and_gets_the_place_of_one_that_stands_still(
+    tmp_path: Path,
+) -> None:
+    way = Way(tmp_path, receivers=1)
+    way.order(peer=OTHER)  # never answers
+    way.order()
+    for _ in range(290):
+        way.step(0.1)
+    assert way.leader.snapshots.take_outcomes() == []
+    sent, received = way.run()
+    check_arrived(way, received)
+    assert SnapshotFailed(OTHER, 1) in sent
+    assert SnapshotFailed(FOLLOWER, 1) not in sent
+    way.close()
+
+
+def test_rule_100_no_more_is_sent_in_a_second_than_the_rate_allows(tmp_path: Path) -> None:
+    rate = 8 * CHUNK
+    pauses: list[tuple[bool, float]] = []
+    way = Way(tmp_path, pace=Pace(rate, clock=lambda: 0.0, wait=lambda seconds: None))
+    way.order()
+    sizes: list[int] = []
+    received: list[Any] = []
+    while not received:
+        before = sum(len(message.data) for message in way.passed if isinstance(message, SnapshotChunk))
+        for _ in range(100):
+            way.step(0.01)
+            pauses.append((way.leader.snapshots.pushing, way.leader.snapshots.push_pause(way.now)))
+        sizes.append(sum(len(m.data) for m in way.passed if isinstance(m, SnapshotChunk)) - before)
+        received += way.follower.snapshots.take_outcomes()
+        way.done = bool(received)
+    check_arrived(way, received)
+    assert len(sizes) > 2
+    assert max(sizes) <= rate + 2 * CHUNK
+    assert min(sizes[1:-1]) >= rate - 2 * CHUNK
+    assert 0.0 < max(pause for pushing, pause in pauses if pushing) <= CHUNK / rate + 1e-9  # the loop sleeps so long
+    way.close()
+
+
+def test_how_long_it_took_is_told(tmp_path: Path) -> None:
+    way = Way(tmp_path)
+    way.order()
+    before = way.now
+    way.run()
+    took = way.now - before
+    assert 0 < way.leader.snapshots.send_seconds <= took
+    assert 0 < way.follower.snapshots.receive_seconds <= took
+    name = way.follower.snapshots.adopt(cast(Any, None))
+    way.follower.now += 3.0
+    way.follower.snapshots.open(name).close()
+    assert way.follower.snapshots.install_seconds == pytest.approx(3.0)
+    way.close()

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from coordd.errors import DiskFullError, InvariantError, StorageError
+from coordd.storage.pace import Pace
 from coordd.storage.snapshot_store import SnapshotFile, SnapshotStore, digest_of
 from coordd.types import Configuration, SnapshotMeta
 from tests.storage.support import rows, scribble
@@ -49,7 +50,7 @@ def test_a_build_holds_what_was_committed_while_others_write(
     built = store.build(name)
     connection.execute("ROLLBACK")
     path = store.path(built.name)
-    assert (built.size, built.digest) == (path.stat().st_size, digest_of(path))
+    assert (built.size, built.digest) == (path.stat().st_size, digest_of(path, Pace()))
     assert path.stat().st_mode & 0o777 == 0o600
     assert rows(path, "SELECT count(*) FROM kv") == [(2000,)]
 
@@ -58,10 +59,8 @@ def test_a_build_ends_when_the_source_grows_too_much(
     store: SnapshotStore, live: tuple[str, sqlite3.Connection], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("coordd.storage.snapshot_store._STEPS_BETWEEN_LOOKS", 100)
-    with pytest.raises(StorageError, match="given up"):
+    with pytest.raises(StorageError, match="given up: its log of changes grew too large"):
         store.build(live[0], wal_limit=1000)
-    with pytest.raises(StorageError, match="given up"):
-        store.build(live[0], stopped=lambda: True)
     assert list(store.folder.glob("snapshot-*")) == []
 
 
@@ -163,3 +162,74 @@ def test_a_full_disk_is_told_apart(store: SnapshotStore) -> None:
     with pytest.raises(DiskFullError):
         incoming.write(0, b"0123456789")
     incoming.close()
+
+
+# --- beside the daily work --------------------------------------------------------------------------------------------
+
+
+class Waits:
+    """A clock that goes on only while somebody waits."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+
+    def pace(self, bytes_per_second: float) -> Pace:
+        return Pace(bytes_per_second, clock=lambda: self.now, wait=self.wait)
+
+
+@pytest.fixture
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coordd.storage.snapshot_store._STEPS_BETWEEN_LOOKS", 100)
+
+
+def test_rule_100_a_copy_keeps_to_the_rate(
+    tmp_path: Path, live: tuple[str, sqlite3.Connection], often: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coordd.storage.snapshot_store._SYNC_BYTES", 100_000)
+    synced: list[int] = []
+    monkeypatch.setattr("os.fdatasync", synced.append)
+    with closing(sqlite3.connect(tmp_path / live[0])) as connection:  # larger than the copying connection's page cache
+        connection.execute("INSERT INTO kv SELECT key + 2000, randomblob(2000) FROM kv")
+        connection.commit()
+    waits = Waits()
+    built = SnapshotStore(tmp_path, waits.pace(1_000_000)).build(live[0])
+    reading = built.size / 1_000_000
+    copying = waits.now - 100.0 - reading
+    assert reading / 2 < copying <= reading + 0.01  # what stays in SQLite's cache to the end is written at once
+    assert len(synced) >= 10
+
+
+def test_rule_100_reading_a_file_keeps_to_the_rate(store: SnapshotStore, live: tuple[str, sqlite3.Connection]) -> None:
+    path = store.path(store.build(live[0]).name)
+    waits = Waits()
+    digest_of(path, waits.pace(100_000))
+    assert waits.now - 100.0 == pytest.approx(
+        min(path.stat().st_size / 100_000, 1.0 * -(-path.stat().st_size // (1 << 20)))
+    )
+
+
+def test_rule_100_a_copy_hurries_when_changes_pile_up(
+    tmp_path: Path, live: tuple[str, sqlite3.Connection], often: None
+) -> None:
+    waits = Waits()
+    store = SnapshotStore(tmp_path, waits.pace(1_000))
+    wal = store.path(live[0] + "-wal").stat().st_size
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("coordd.storage.snapshot_store.digest_of", lambda path, pace: "")
+        store.build(live[0], wal_limit=2 * wal - 1)
+    assert waits.now == 100.0
+
+
+def test_a_paced_work_ends_with_the_server(tmp_path: Path, live: tuple[str, sqlite3.Connection], often: None) -> None:
+    store = SnapshotStore(tmp_path)
+    whole = store.path(store.build(live[0]).name)
+    pace = Pace(1.0)
+    pace.stop()
+    with pytest.raises(StorageError, match="given up: the server ends"):
+        SnapshotStore(tmp_path, pace).build(live[0])
+    with pytest.raises(StorageError, match="the server ends"):
+        digest_of(whole, pace)
+    assert list(tmp_path.glob("snapshot-*")) == [whole]

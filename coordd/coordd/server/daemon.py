@@ -27,19 +27,21 @@ from coordd.server.greetings import Greetings
 from coordd.server.helper import Helper
 from coordd.server.levels import Levels
 from coordd.server.links import PeerLinks
+from coordd.server.log_reader import LogReader
 from coordd.server.node import Node
 from coordd.server.observed import Observed
 from coordd.server.operator import Operator
 from coordd.server.peer_side import PeerSide
 from coordd.server.refill import others_of
 from coordd.server.roster import Contact, Roster
-from coordd.server.settings import ServerSettings
+from coordd.server.settings import MIB, ServerSettings
 from coordd.server.snapshots import Snapshots
 from coordd.server.terms import LeaderDuties
 from coordd.server.upkeep import Upkeep
 from coordd.state.machine import Machine, examine
 from coordd.storage.identity import Identity
 from coordd.storage.log_store import LogStore
+from coordd.storage.pace import Pace
 from coordd.storage.recovery import Recovered
 from coordd.storage.snapshot_store import SnapshotStore
 from coordd.storage.writer import ChainFound, LogRead, LogWriter, WriterFailed
@@ -117,7 +119,7 @@ class Daemon:
     def _assemble(self) -> None:
         settings, identity = self._settings, self._store.identity
         self._me = identity.server
-        self._files = SnapshotStore(settings.data_dir)
+        self._files = SnapshotStore(settings.data_dir, Pace(settings.raft.snapshot_mib_per_s * MIB))
         recovered = self._recover()
         if self._state_damage:
             self._log.error("state damaged", reason=self._state_damage, advice="it is fetched from another server")
@@ -178,7 +180,9 @@ class Daemon:
             state_file=lambda: self._node.state_file,
             chunk_bytes=self._settings.raft.snapshot_chunk_bytes,
             credits=self._settings.raft.snapshot_credits,
+            receivers=self._settings.raft.snapshot_receivers,
             report=self._report,
+            clock=clock,
         )
 
     def _assemble_sides(self) -> None:
@@ -190,6 +194,7 @@ class Daemon:
         founding = Founding(hello)
         duties = self._make_duties()
         beats = BeatRelay(node, duties, self._links.send, clock)
+        self._log_reader = LogReader(node=node, answers=answers, submit=self._writer.submit, wall=time.time)
         self._operator = Operator(
             node=node,
             answers=answers,
@@ -197,7 +202,7 @@ class Daemon:
             founding=founding,
             levels=self._levels,
             observed=self._observed,
-            submit=self._writer.submit,
+            log=self._log_reader,
             roster_changed=self._links.follow_roster,
             cluster=lambda: (self._links.cluster_id, settings.cluster_name),
             figures=self._figures,
@@ -296,6 +301,7 @@ class Daemon:
     def close(self) -> None:
         """After `run`: make the state durable and close everything. Raises: StorageError."""
         self._greetings.close()
+        self._files.pace.stop()
         self._helper.close()
         try:
             if not self._writer.close():
@@ -312,10 +318,11 @@ class Daemon:
     def _sleep(self) -> float:
         if self._node.behind or self._clients.watches.due:
             return 0.0
-        if self._snapshots.pushing:
-            return _PUSH_SECONDS
         now = clock()
-        return max(0.0, min(self._node.next_deadline, self._often_at, now + _LONGEST_SLEEP) - now)
+        due = min(self._node.next_deadline, self._often_at, now + _LONGEST_SLEEP)
+        if self._snapshots.pushing:
+            due = min(due, now + max(_PUSH_SECONDS, self._snapshots.push_pause(now)))
+        return max(0.0, due - now)
 
     def _turn(self) -> None:
         now = clock()
@@ -352,7 +359,7 @@ class Daemon:
         for completion in self._writer.completions():
             if isinstance(completion, ChainFound):
                 self._snapshots.chain_found(completion)
-            elif not (isinstance(completion, LogRead) and self._operator.log_read(completion)):
+            elif not (isinstance(completion, LogRead) and self._log_reader.taken(completion)):
                 self._node.completed(completion, now)
 
     def _apply(self, now: float) -> None:
@@ -398,6 +405,9 @@ class Daemon:
             "watches": len(self._clients.watches),
             "checkpoints": self._upkeep.checkpoints,
             "snapshots_built": self._snapshots.built,
+            "snapshot_send_seconds": self._snapshots.send_seconds,
+            "snapshot_receive_seconds": self._snapshots.receive_seconds,
+            "snapshot_install_seconds": self._snapshots.install_seconds,
         }
 
     def _close_sockets(self) -> None:

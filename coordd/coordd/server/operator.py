@@ -19,7 +19,6 @@ from coordd.errors import (
     NotLeaderError,
     OutcomeUnknownError,
     RequestError,
-    TimedOutError,
 )
 from coordd.messages import client as wire
 from coordd.messages import levels as features
@@ -27,23 +26,18 @@ from coordd.raft.events import AddServer, ChangeRequested, RemoveServer
 from coordd.raft.output import Accepted, Refusal
 from coordd.server.founding import Founding
 from coordd.server.levels import Levels
-from coordd.server.log_text import log_record
+from coordd.server.log_reader import LogReader
 from coordd.server.node import Node
 from coordd.server.observed import Observed
 from coordd.server.proposals import refusal_error
 from coordd.server.roster import Contact, Roster
 from coordd.server.waiting import Answers, Waiter, error_body
-from coordd.storage.writer import Job, LogRead, ReadLog
 from coordd.transport.security import check_key
-from coordd.types import Configuration, Index, Member, ServerId
+from coordd.types import Configuration, Member, ServerId
 
 __all__ = ["Operator"]
 
-_LOG_COUNT = 1000
-_LOG_BYTES = 1024 * 1024
 _MOST_WAITING = 64
-_LOG_PEER = ServerId("log")
-"""Marks log reads that are made for the operator."""
 
 
 @dataclass(slots=True)
@@ -76,7 +70,7 @@ class Operator:
         founding: Founding,
         levels: Levels,
         observed: Observed,
-        submit: Callable[[Job], None],
+        log: LogReader,
         roster_changed: Callable[[], None],
         cluster: Callable[[], tuple[str, str]],
         figures: Callable[[], dict[str, str | int | float | bool]],
@@ -88,14 +82,12 @@ class Operator:
         self._founding = founding
         self._levels = levels
         self._observed = observed
-        self._submit = submit
+        self._log = log
         self._roster_changed = roster_changed
         self._cluster = cluster
         self._figures = figures
         self._adding: list[_Adding] = []
         self._until: list[_Until] = []
-        self._log_readers: dict[int, tuple[Waiter, int]] = {}
-        self._log_number = 0
         self.founding_asked = False
         self._founders: list[Waiter] = []
 
@@ -103,7 +95,7 @@ class Operator:
 
     def handle(self, body: wire.Body, waiter: Waiter, now: float) -> wire.ReplyBody | None:
         """Raises: RequestError."""
-        waiting = len(self._adding) + len(self._until) + len(self._log_readers) + len(self._founders)
+        waiting = len(self._adding) + len(self._until) + self._log.waiting + len(self._founders)
         if waiting >= _MOST_WAITING:
             raise BusyError("too many requests of operators wait: try again")
         match body:
@@ -116,7 +108,7 @@ class Operator:
             case wire.TransferRequest():
                 self._transfer(body, waiter, now)
             case wire.LogRequest():
-                self._read_log(body, waiter)
+                self._log.ask(body, waiter)
             case _:
                 raise InvalidError("this is no request for a server")
         return None
@@ -252,10 +244,7 @@ class Operator:
             text = f"still waiting for the hello of: {missing}; the cluster is founded as soon as it comes"
             self._answers.answer(waiter, error_body(OutcomeUnknownError(text)))
             self._founders.remove(waiter)
-        for number, (waiter, _) in list(self._log_readers.items()):
-            if waiter.deadline <= now:
-                del self._log_readers[number]
-                self._answers.answer(waiter, error_body(TimedOutError("the disk did not answer in time")))
+        self._log.turn(now)
 
     def _go_on_adding(self, adding: _Adding, now: float) -> bool:
         """True: over. Raises: RequestError."""
@@ -299,34 +288,6 @@ class Operator:
     def _committed(self) -> Configuration | None:
         replica = self._node.raft.replica
         return replica.configuration_at(replica.log.commit)[1]
-
-    # --- the log ------------------------------------------------------------------------------------------------------
-
-    def _read_log(self, request: wire.LogRequest, waiter: Waiter) -> None:
-        log = self._node.raft.replica.log
-        count = max(1, min(request.count, _LOG_COUNT))
-        first: Index = request.first or max(log.base_index + 1, log.durable - count + 1)
-        if first > log.durable:
-            self._answers.answer(waiter, wire.LogTail(()))
-            return
-        self._log_number += 1
-        self._log_readers[self._log_number] = (waiter, count)
-        self._submit(ReadLog(_LOG_PEER, self._log_number, max(first, log.base_index + 1), _LOG_BYTES))
-
-    def log_read(self, read: LogRead) -> bool:
-        """True: it was ours."""
-        if read.peer != _LOG_PEER:
-            return False
-        waiter, count = self._log_readers.pop(read.session, (None, 0))
-        if waiter is None:
-            return True
-        records: tuple[wire.LogRecord, ...] = ()
-        if read.slice is not None:
-            piece = read.slice
-            rows = zip(range(piece.first, piece.last + 1), piece.terms(), piece.entries, strict=True)
-            records = tuple(log_record(index, term, entry) for index, term, entry in list(rows)[:count])
-        self._answers.answer(waiter, wire.LogTail(records))
-        return True
 
     # --- what there is ------------------------------------------------------------------------------------------------
 
@@ -379,6 +340,7 @@ class Operator:
             "state_digest": f"{node.machine.digest:032x}",
         }
         figures |= {name: getattr(self._observed, name) for name in Observed.__slots__}
+        figures |= self._log.figures()
         figures |= self._figures()
         return wire.Info(figures, self._peers(now))
 

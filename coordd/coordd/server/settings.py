@@ -79,6 +79,16 @@ class RaftSettings:
     snapshot_credits: int = setting(
         "pieces of a snapshot under way at once", default=8, unit="pieces", least=1, most=64
     )
+    snapshot_receivers: int = setting(
+        "followers that are sent a snapshot at once; others wait", default=2, unit="followers", least=1, most=64
+    )
+    snapshot_mib_per_s: int = setting(
+        "rate at which snapshots are copied, sent and verified beside the daily work",
+        default=64,
+        unit="MiB/s",
+        least=1,
+        most=100_000,
+    )
 
     def conflicts(self) -> Iterator[tuple[str, str]]:
         if self.election_ms < HEARTBEATS_PER_ELECTION * self.heartbeat_ms:

@@ -5,10 +5,12 @@ chain from the log. The receiver says how far it has come and how much more may 
 flooded and an interrupted transfer goes on where it stopped. Receiver: takes chunks only of the transfer that its core
 expects. Nothing here waits: building and verifying run on a helper thread.
 
-Limits: one build at a time, one transfer for each follower, one incoming transfer. A transfer without progress for
-`_IDLE_SECONDS` is given up; the core asks again when the follower shows life.
+Limits: one build at a time, one transfer for each follower, to so many of them at once as the settings say, all together
+no faster than the store's pace; one incoming transfer. A transfer without progress for `_IDLE_SECONDS` is given up, and the
+next one begins; the core asks again when the follower shows life.
 """
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -18,6 +20,7 @@ from coordd.raft.events import SnapshotFailed, SnapshotReceived, SnapshotSent
 from coordd.raft.output import SendSnapshot
 from coordd.server.helper import Helper
 from coordd.server.links import PeerLinks
+from coordd.server.quota import Quota
 from coordd.state.machine import Machine
 from coordd.state.position import Position, read_position
 from coordd.storage.snapshot_store import Incoming, SnapshotFile, SnapshotStore
@@ -55,6 +58,7 @@ class _Expected:
     term: Term
     snapshot: SnapshotMeta
     incoming: Incoming
+    began: float
     verifying: bool = False
 
 
@@ -72,7 +76,9 @@ class Snapshots:
         state_file: Callable[[], str],
         chunk_bytes: int,
         credits: int,
+        receivers: int,
         report: Callable[[str, str], None],
+        clock: Callable[[], float],
     ) -> None:
         """`submit` reaches the log writer; `report(event, text)` the log."""
         self._me = me
@@ -83,8 +89,12 @@ class Snapshots:
         self._state_file = state_file
         self._chunk_bytes = chunk_bytes
         self._window = chunk_bytes * credits
+        self._receivers = receivers
         self._report = report
+        self._clock = clock
+        self._quota = Quota(store.pace.bytes_per_second, chunk_bytes)
         self._transfers: dict[ServerId, _Transfer] = {}
+        """In the order in which they were asked for; the first few are under way, the others wait."""
         self._building = False
         self._file: SnapshotFile | None = None
         self._position: Position | None = None
@@ -94,7 +104,11 @@ class Snapshots:
         self._expected: _Expected | None = None
         self._finished: str = ""
         self._outcomes: list[Outcome] = []
+        self._adopted_at = 0.0
         self.built = 0
+        self.send_seconds = self.receive_seconds = self.install_seconds = 0.0
+        """How long the last one took: from the order to the last credit, from the announcement to a verified file, from
+        there to an opened state."""
 
     @property
     def busy(self) -> bool:
@@ -103,11 +117,18 @@ class Snapshots:
 
     @property
     def pushing(self) -> bool:
-        """More could be sent at once: some follower's credit is not used up."""
+        """More could be sent: some follower's credit is not used up."""
         snapshot = self._snapshot
         return snapshot is not None and any(
-            transfer.sent < min(transfer.allowed, snapshot.size) for transfer in self._transfers.values()
+            transfer.sent < min(transfer.allowed, snapshot.size) for _, transfer in self._under_way()
         )
+
+    def push_pause(self, now: float) -> float:
+        """Seconds until the rate allows another piece."""
+        return self._quota.pause(now)
+
+    def _under_way(self) -> list[tuple[ServerId, _Transfer]]:
+        return list(itertools.islice(self._transfers.items(), self._receivers))
 
     def take_outcomes(self) -> list[Outcome]:
         outcomes, self._outcomes = self._outcomes, []
@@ -190,7 +211,9 @@ class Snapshots:
                 self._drop_file()
             return
         self._needed_at = now
-        for peer, transfer in list(self._transfers.items()):
+        for transfer in itertools.islice(self._transfers.values(), self._receivers, None):
+            transfer.progress_at = now  # it waits for others, not for its follower
+        for peer, transfer in self._under_way():
             if self._snapshot.index < transfer.order.at_least:
                 if not self._building:
                     self._build()
@@ -210,12 +233,13 @@ class Snapshots:
             transfer.announced_at = now
             transfer.sent = transfer.stored
             self._links.send(InstallSnapshot(order.term, self._me, peer, order.session, snapshot))
-        while transfer.sent < min(transfer.allowed, snapshot.size):
+        while transfer.sent < min(transfer.allowed, snapshot.size) and not self._quota.pause(now):
             data = self._store.read_chunk(file.name, transfer.sent, self._chunk_bytes)
             chunk = SnapshotChunk(order.term, self._me, peer, order.session, snapshot, transfer.sent, data)
             if not self._links.send(chunk):
                 break
             transfer.sent += len(data)
+            self._quota.spent(len(data))
 
     def credited(self, credit: SnapshotCredit, now: float) -> None:
         """The receiver stored some and allows more."""
@@ -231,6 +255,7 @@ class Snapshots:
         transfer.allowed = credit.offset + min(credit.window, self._window)
         if credit.offset >= snapshot.size:
             del self._transfers[credit.sender]
+            self.send_seconds = now - transfer.began
             self._outcomes.append(SnapshotSent(credit.sender, credit.session, snapshot.index))
 
     # --- receiving ----------------------------------------------------------------------------------------------------
@@ -247,7 +272,7 @@ class Snapshots:
                 return
             expected.incoming.close()
         try:
-            self._expected = _Expected(leader, session, term, snapshot, self._store.receive(snapshot))
+            self._expected = _Expected(leader, session, term, snapshot, self._store.receive(snapshot), now)
         except DiskFullError as error:
             self._expected = None
             self._report("snapshot failed", str(error))
@@ -291,6 +316,7 @@ class Snapshots:
                 self._report("snapshot failed", "what arrived is not what was announced: it is asked for again")
                 return
             self._finished = name
+            self.receive_seconds = self._clock() - expected.began
             self._outcomes.append(SnapshotReceived(expected.term, expected.leader, expected.session, expected.snapshot))
 
         def failed(error: Exception) -> None:
@@ -300,6 +326,7 @@ class Snapshots:
         self._helper.run(expected.incoming.finish, verified, failed)
 
     def adopt(self, snapshot: SnapshotMeta) -> str:
+        self._adopted_at = self._clock()
         return self._finished
 
     def open(self, state_file: str) -> Machine:
@@ -307,6 +334,7 @@ class Snapshots:
         machine = Machine.open(str(self._store.path(state_file)))
         self._drop_file()
         self._store.remove_all_but({state_file})
+        self.install_seconds = self._clock() - self._adopted_at
         return machine
 
     def set_aside(self, state_file: str) -> None:

@@ -7,7 +7,8 @@
 
 No name is ever used twice: SQLite would merge an old `-wal` into the new file beside it. What the tables mean is the
 state's business; here a snapshot is a number of bytes with a SHA-256. All functions are synchronous. Those that work
-through whole files (`build`, `Incoming.finish`) belong on a helper thread and let go of the GIL meanwhile.
+through whole files (`build`, `Incoming.finish`) belong on a helper thread, let go of the GIL meanwhile, and keep to a
+pace (`pace.py`); `build` also syncs as it goes, so that no fsync of the log has to wait for a whole file of dirty pages.
 """
 
 import hashlib
@@ -15,7 +16,7 @@ import os
 import re
 import sqlite3
 import uuid
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from contextlib import closing
 from pathlib import Path
 
@@ -24,13 +25,16 @@ import msgspec
 from coordd.errors import DamagedError, StorageError, invariant
 from coordd.storage.failures import storing
 from coordd.storage.files import FILE_MODE, sync_folder, sync_path
+from coordd.storage.pace import Pace
 from coordd.types import Index, SnapshotMeta
 
 __all__ = ["Incoming", "SnapshotFile", "SnapshotStore"]
 
 SOURCE_WAL_LIMIT_BYTES = 256 * 1024 * 1024
 """A build that keeps the state's WAL from being checkpointed until it is larger than this is given up."""
-_STEPS_BETWEEN_LOOKS = 100_000
+_STEPS_BETWEEN_LOOKS = 20_000
+_SYNC_BYTES = 8 * 1024 * 1024
+_PIECE_BYTES = 1024 * 1024
 EVIDENCE = "damaged-state.db"
 _BESIDE = ("", "-wal", "-shm", "-journal")
 _OURS = re.compile(r"(state-\d+-[0-9a-f]{32}\.db|snapshot-[0-9a-f]{32}\.db)(-wal|-shm|-journal)?")
@@ -48,8 +52,9 @@ class SnapshotFile(msgspec.Struct, frozen=True):
 class SnapshotStore:
     """The files of one data folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, pace: Pace | None = None) -> None:
         self.folder = folder
+        self.pace = pace or Pace()
 
     def path(self, name: str) -> Path:
         return self.folder / name
@@ -59,44 +64,52 @@ class SnapshotStore:
         """A name for a state file that was never used before."""
         return f"state-{index}-{uuid.uuid4().hex}.db"
 
-    def build(
-        self,
-        source: str,
-        wal_limit: int = SOURCE_WAL_LIMIT_BYTES,
-        stopped: Callable[[], bool] = lambda: False,
-    ) -> SnapshotFile:
+    def build(self, source: str, wal_limit: int = SOURCE_WAL_LIMIT_BYTES) -> SnapshotFile:
         """Copy the committed state of file `source`, which may be in use, on a connection of its own.
 
-        Raises: DiskFullError, DamagedError, StorageError (also if `stopped` came true or the source's WAL grew beyond
+        Raises: DiskFullError, DamagedError, StorageError (also if the pace was stopped or the source's WAL grew beyond
         the limit meanwhile); then nothing is left behind.
         """
         target = self.path(f"snapshot-{uuid.uuid4().hex}.db")
         try:
             with storing(target):
                 target.touch(FILE_MODE)
-                self._vacuum(self.path(source), target, wal_limit, stopped)
+                self._vacuum(self.path(source), target, wal_limit)
             return self._finished(target)
         except BaseException:
             target.unlink(missing_ok=True)
             raise
 
-    def _vacuum(self, source: Path, target: Path, wal_limit: int, stopped: Callable[[], bool]) -> None:
+    def _vacuum(self, source: Path, target: Path, wal_limit: int) -> None:
         wal = source.with_name(source.name + "-wal")
+        work = self.pace.begin()
+        synced = 0
 
         def given_up() -> bool:
-            return stopped() or (wal.exists() and wal.stat().st_size > wal_limit)
+            nonlocal synced
+            size = target.stat().st_size
+            if size - synced >= _SYNC_BYTES:
+                os.fdatasync(descriptor)
+                synced = size
+            waiting = wal.stat().st_size if wal.exists() else 0
+            # A copy in haste crowds the disk for a while; one that is never finished leaves the follower behind for good.
+            hurry = waiting > wal_limit // 2
+            return waiting > wal_limit or self.pace.stopped or not (hurry or work.reached(size))
 
         uri = f"{source.absolute().as_uri()}?mode=ro"
-        with closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as connection:
+        with (
+            closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as connection,
+            target.open("rb", buffering=0) as file,
+        ):
+            descriptor = file.fileno()
             connection.set_progress_handler(given_up, _STEPS_BETWEEN_LOOKS)
             try:
                 connection.execute("VACUUM INTO ?", (str(target),))
             except sqlite3.OperationalError as error:
                 if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
                     raise
-                raise StorageError(
-                    f"the snapshot of {source} was given up: its log of changes grew too large"
-                ) from error
+                why = "the server ends" if self.pace.stopped else "its log of changes grew too large"
+                raise StorageError(f"the snapshot of {source} was given up: {why}") from error
 
     def _finished(self, target: Path) -> SnapshotFile:
         sync_path(target)
@@ -108,7 +121,7 @@ class SnapshotStore:
             problem = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if problem != "ok":
             raise DamagedError(f"{target} is damaged ({problem}): check memory and disk of this host")
-        return SnapshotFile(target.name, target.stat().st_size, digest_of(target))
+        return SnapshotFile(target.name, target.stat().st_size, digest_of(target, self.pace))
 
     def receive(self, snapshot: SnapshotMeta) -> "Incoming":
         """Begin, or go on, to receive this snapshot. What arrived of any other one is deleted: one at a time."""
@@ -116,7 +129,7 @@ class SnapshotStore:
         for other in self.folder.glob("incoming-*.part"):
             if other != part:
                 other.unlink(missing_ok=True)
-        return Incoming(part, snapshot, self.path(self.new_name(snapshot.index)))
+        return Incoming(part, snapshot, self.path(self.new_name(snapshot.index)), self.pace)
 
     def read_chunk(self, name: str, offset: int, size: int) -> bytes:
         """A piece of a finished file; shorter at its end, empty behind it."""
@@ -158,9 +171,10 @@ class SnapshotStore:
 class Incoming:
     """A snapshot that is arriving in order. `offset` is where the next chunk begins; after a restart it goes on there."""
 
-    def __init__(self, part: Path, snapshot: SnapshotMeta, target: Path) -> None:
+    def __init__(self, part: Path, snapshot: SnapshotMeta, target: Path, pace: Pace) -> None:
         """Used by `SnapshotStore.receive` alone."""
         self._part = part
+        self._pace = pace
         self._target = target
         self._snapshot = snapshot
         with storing(part):
@@ -190,7 +204,7 @@ class Incoming:
         """Verify, sync and give the file its name, which is returned. None: it is not what was announced, and deleted."""
         invariant(self.complete, "a snapshot is finished before all of it is here", offset=self.offset)
         self.close()
-        if digest_of(self._part) != self._snapshot.digest:
+        if digest_of(self._part, self._pace) != self._snapshot.digest:
             self._part.unlink(missing_ok=True)
             return None
         sync_path(self._part)
@@ -211,7 +225,13 @@ class Incoming:
         self._part.unlink(missing_ok=True)
 
 
-def digest_of(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    with storing(path), path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def digest_of(path: Path, pace: Pace) -> str:
+    """SHA-256 of a file, hexadecimal. Raises: StorageError if the pace was stopped meanwhile."""
+    work, hashed, done = pace.begin(), hashlib.sha256(), 0
+    with storing(path), path.open("rb", buffering=0) as file:
+        while piece := file.read(_PIECE_BYTES):
+            hashed.update(piece)
+            done += len(piece)
+            if not work.reached(done):
+                raise StorageError(f"{path} was not read to its end: the server ends")
+    return hashed.hexdigest()
