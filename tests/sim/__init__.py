@@ -6,9 +6,10 @@
     python -m tests.sim --seeds 7 --paranoid             messages as bytes, every invariant from scratch after each step
     python -m tests.sim.planted [NAME]                   is each planted bug still caught, and by which seed?
 
-Shipped code that runs in it: core, node, API, proposals, reads, watches, the leader's duties, state, log store with its
-high-water file. Virtual: time (`clock`), links (`network`, `partitions`), the log writer and what a power cut leaves
-(`writer`, `disk`), the state's file (`machine`: an image in memory), the transport of snapshots (`snapshots`).
+Shipped code that runs in it: core, node, API, proposals, reads, watches, the leader's duties, snapshots, upkeep, and on
+real files state, log store with its high-water file, snapshot store. Virtual: time (`clock`), links (`network`,
+`partitions`), the threads of log writer and helper (`writer`, `helper`), how a disk behaves (`condition`) and what a power
+cut leaves on it (`disk`, `tearing`).
 
     world       one run: cluster, clients, two phases        faults, membership    what goes wrong, and the operator
     server      what the daemon's loop is, on virtual time   workload, watcher     clients, and what they are told

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Faults"]
 
+AMBUSH = 0.05
+"""Seconds that a crash waits for its victim's disk to be busy."""
+
 
 class Faults:
     """The fault scheduler of one run."""
@@ -82,14 +85,29 @@ class Faults:
         return self._chance.choice(running)
 
     def _crash(self, server: Server | None = None) -> bool:
-        server = server or self._someone()
-        if server is None:
+        """At once; or, which breaks more, in the middle of what its disk does next."""
+        victim = server or self._someone()
+        if victim is None:
             return False
-        fate = server.crash()
-        self._around.counts[f"disk at crash: {fate}"] += 1
-        victim = server
-        self._later(lambda: self._revive(victim))
+        if self._chance.happens(0.3):
+            self._end(victim, victim.life)
+            return True
+        schedule, life = self._around.schedule, victim.life
+
+        def ambush(begun: float, done: float) -> None:
+            schedule.at(begun + self._chance.random() * (done - begun), self._end, victim, life)
+
+        victim.disk.condition.ambush = ambush
+        schedule.after(AMBUSH, self._end, victim, life)
         return True
+
+    def _end(self, victim: Server, life: int) -> None:
+        if victim.life != life or self.over:
+            return
+        victim.disk.condition.ambush = None
+        fate = victim.crash()
+        self._around.counts[f"disk at crash: {fate}"] += 1
+        self._later(lambda: self._revive(victim))
 
     def _revive(self, server: Server) -> None:
         if not server.up:
@@ -101,8 +119,12 @@ class Faults:
 
     def _crash_many(self) -> bool:
         victims = [server for server in self._world.members() if server.up and self._chance.happens(0.7)]
+        at_once = self._chance.happens(0.5)
         for server in victims:
-            self._crash(server)
+            if at_once:
+                self._end(server, server.life)
+            else:
+                self._crash(server)
         return bool(victims)
 
     def _restart(self) -> bool:
@@ -200,14 +222,14 @@ class Faults:
         server = self._world.leader() if self._chance.happens(0.5) else self._someone()
         if server is None:
             return False
-        server.writer.stalled_until = self._around.schedule.now + self._lasting()
+        server.disk.condition.stalled_until = self._around.schedule.now + self._lasting()
         return True
 
     def _slow_disk(self) -> bool:
         server = self._someone()
         if server is None:
             return False
-        disk = server.writer
+        disk = server.disk.condition
         disk.slowness = self._chance.uniform(2, 30)
 
         def recover() -> None:

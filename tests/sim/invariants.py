@@ -33,6 +33,7 @@ class Invariants:
     def booted(self, server: ServerId, boot: int, log: TermLog, term: Term, vote: ServerId | None) -> None:
         """What the disk remembers is what became durable, or that and some of the writes that were under way."""
         record = self.ledger.record(server)
+        self._doubt_ends(record, log)
         while not (log == record.durable and (term, vote) == (record.hard.term, record.hard.vote)):
             check(
                 bool(record.in_flight),
@@ -48,6 +49,19 @@ class Invariants:
         record.boot, record.up, record.role = boot, True, Role.FOLLOWER
         record.term, record.commit, record.applied = term, log.base, 0
         record.reads.clear()
+
+    def in_doubt(self, server: ServerId, base: Base) -> None:
+        """The power went while the log was given this base."""
+        self.ledger.records[server].doubt = base
+
+    def _doubt_ends(self, record: Record, log: TermLog) -> None:
+        doubt, record.doubt = record.doubt, None
+        if doubt is None or log.base != doubt.index or record.durable.base == doubt.index:
+            return
+        if record.durable.term(doubt.index) == doubt.term:
+            self.compacted(record.id, doubt)
+        else:
+            self.installed(record.id, doubt)
 
     def ended(self, server: ServerId) -> None:
         record = self.ledger.record(server)
@@ -315,7 +329,7 @@ class Invariants:
     def compacted(self, server: ServerId, base: Base) -> None:
         record = self.ledger.records[server]
         check(
-            base.index <= record.applied,
+            base.index <= max(record.applied, record.durable.base),
             8,
             "the log was dropped beyond what is applied",
             server=server,

@@ -10,7 +10,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from coordd.messages.entry import CONFIGURATION, decode_configuration
-from coordd.types import Configuration, HardState, Index, LogSlice, LogWrite, ServerId, Term
+from coordd.types import Base, Configuration, HardState, Index, LogSlice, LogWrite, ServerId, Term
 
 __all__ = ["Ledger", "Position", "Record", "TermLog", "majorities"]
 
@@ -76,6 +76,8 @@ class Record:
     hard: HardState = field(default_factory=HardState)
     """Term and vote on the disk; its commit index is only a hint and not looked at."""
     in_flight: deque[LogWrite] = field(default_factory=deque)
+    doubt: Base | None = None
+    """A base that was being written when the power went."""
     up: bool = False
     role: str = ""
     term: Term = 0

@@ -1,45 +1,35 @@
-"""The replicated state in memory, watched: what a crash leaves of it is what was serialised at the last checkpoint."""
+"""The replicated state, watched: the shipped one on a real file."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Self
 
 from coordd.state.machine import Applied, Machine
 from coordd.types import Index, Term
 
-__all__ = ["EMPTY", "Image", "WatchedMachine"]
+__all__ = ["OnApply", "WatchedMachine"]
 
 OnApply = Callable[[Index, Sequence[tuple[Term, bytes]], int], None]
 """(first index, entries, digest afterwards)."""
 
 
-class Image(NamedTuple):
-    """A state file as bytes; b"" is the state before the first entry."""
-
-    applied: Index
-    term: Term
-    content: bytes
-
-
-EMPTY = Image(0, 0, b"")
-
-
 class WatchedMachine(Machine):
-    """The shipped state; `on_apply` hears of every batch."""
+    """`on_apply` hears of every batch, `on_sync` when the file was synced."""
 
     on_apply: OnApply
+    on_sync: Callable[[], None]
 
     @classmethod
-    def from_image(cls, image: Image, on_apply: OnApply) -> "WatchedMachine":
-        machine = cls.open(":memory:")
+    def watched(cls, path: str, on_apply: OnApply, on_sync: Callable[[], None], *, examined: bool = False) -> Self:
+        machine = cls.open(path, examined=examined)
         assert isinstance(machine, cls)
-        machine.on_apply = on_apply
-        if image.content:
-            machine._connection.deserialize(image.content)
-            machine._load()
+        machine.on_apply, machine.on_sync = on_apply, on_sync
+        on_sync()
         return machine
 
-    def image(self) -> Image:
-        return Image(self.applied, self.applied_term, self._connection.serialize())
+    def checkpoint(self) -> bool:
+        complete = super().checkpoint()
+        self.on_sync()
+        return complete
 
     def apply(self, first: Index, entries: Sequence[tuple[Term, bytes]]) -> list[Applied]:
         applied = super().apply(first, entries)

@@ -1,45 +1,55 @@
 """One server: the daemon's parts on virtual time, network and disk.
 
-Core, node, API, proposals, reads, watches, the leader's duties, log store and state are the shipped ones; this file is
+Core, node, API, proposals, reads, watches, the leader's duties, snapshots, upkeep, stores and state are shipped; this file is
 what `server/daemon.py` is to them: it assembles one life and turns its loop. What comes in waits until the loop, which
-has a latency of its own, takes it up. A crash takes everything in a life but the disk and the state's last image.
+has a latency of its own, takes it up. A crash takes everything in a life but the disk.
 """
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple, cast
+
+import msgspec
 
 from coordd.errors import invariant
 from coordd.messages.client import ReadResult, ReplyBody, Request
 from coordd.messages.codec import decode_peer, encode_peer, encode_request
 from coordd.messages.command import Command
-from coordd.messages.peer import Message, PeerMessage, SnapshotChunk, SnapshotCredit
+from coordd.messages.peer import Message, PeerMessage, SnapshotChunk, SnapshotCredit, StateWanted
 from coordd.raft.core import Raft
-from coordd.raft.events import Event, Founded, ReadRequested
+from coordd.raft.events import Event, Founded, ReadRequested, SnapshotReceived, SnapshotSent
 from coordd.raft.output import Output
 from coordd.raft.replica import Rng
 from coordd.raft.settings import RaftSettings
 from coordd.server.api import Api
+from coordd.server.helper import Helper
 from coordd.server.levels import Levels
+from coordd.server.links import PeerLinks
 from coordd.server.node import Node
 from coordd.server.observed import Observed
 from coordd.server.operator import Operator
 from coordd.server.proposals import Proposals
 from coordd.server.reads import Reads
+from coordd.server.settings import RaftSettings as LogSettings
+from coordd.server.settings import StorageSettings
+from coordd.server.snapshots import Snapshots
 from coordd.server.terms import LeaderDuties
+from coordd.server.upkeep import Upkeep
 from coordd.server.waiting import Waiter
 from coordd.server.watches import Watches
 from coordd.state.machine import Machine
 from coordd.state.topics import Topic
 from coordd.storage.log_store import LogStore
+from coordd.storage.recovery import Recovered
 from coordd.storage.writer import ChainFound, Completion
 from coordd.types import Configuration, Index, ServerId, Term, server_name
 from tests.sim.chance import Chance
 from tests.sim.clock import Clock
 from tests.sim.disk import Disk
+from tests.sim.helper import VirtualHelper
 from tests.sim.ledger import TermLog
 from tests.sim.look import look
-from tests.sim.machine import EMPTY, Image, WatchedMachine
-from tests.sim.snapshots import Snapshots
+from tests.sim.machine import WatchedMachine
 from tests.sim.surroundings import Surroundings
 from tests.sim.writer import VirtualWriter
 
@@ -111,14 +121,14 @@ class Server:
         self.clock = Clock(around.schedule, chance.uniform(10, 1000), chance.uniform(0.99, 1.01))
         self.wall_offset = 1.7e9 + chance.uniform(-5, 5)
         self.disk = Disk(around, name, chance.branch("disk"))
-        self.images: dict[str, Image] = {}
-        """State files on the disk, by name: what the last checkpoint left of each."""
         self.id = ServerId("")
         self.up = False
         self.life = 0
         self.paused = False
         self.node: Node
         self.writer: VirtualWriter
+        self.helper: VirtualHelper
+        self.snapshots: Snapshots
 
     # --- lives -------------------------------------------------------------------------------------------------------
 
@@ -135,15 +145,35 @@ class Server:
         self.id = store.identity.server
         self.life += 1
         self.up, self.paused = True, False
-        recovered = store.recover()
+        recovered = self._recover(store)
         self._report(store)
-        machine = self.machine_from(self.images.get(recovered.base.state_file, EMPTY))
+        files, base = self.disk.files, recovered.base
+        if self.disk.state_damage:
+            around.counts["states damaged"] += 1
+            files.set_aside(base.state_file)
+        files.remove_all_but({base.state_file})
+        path = files.path(base.state_file)
+        machine = self._open_state(str(path) if base.index == 0 or path.exists() else ":memory:", examined=True)
         around.invariants.restored(self.id, machine.applied)
+        if machine.applied:
+            around.invariants.resembles(self.id, machine.applied, machine.digest)
         self._assemble(store, machine)
         around.counts["starts"] += 1
         around.say(self.name, "start", recovered)
         self.node.start(self.id, store.identity.boot, recovered, self.now())
         self._set_timer()
+
+    def _recover(self, store: LogStore) -> Recovered:
+        """What the storage remembers; a new server's state file gets its name first."""
+        recovered = store.recover()
+        if recovered.base.state_file:
+            return recovered
+        named = msgspec.structs.replace(recovered.base, state_file=self.disk.files.new_name(0))
+        return msgspec.structs.replace(recovered, base=store.set_base(named))
+
+    def _open_state(self, path: str, *, examined: bool = False) -> WatchedMachine:
+        name = Path(path).name
+        return WatchedMachine.watched(path, self._applied, lambda: self.disk.state_synced(name), examined=examined)
 
     def _assemble(self, store: LogStore, machine: Machine) -> None:
         around, life = self.around, self.life
@@ -156,17 +186,24 @@ class Server:
         """Requests that wait for an answer."""
         self._often_at = self.now()
         self._apply_at = 0.0
-        self._checkpointed = machine.applied
         self.writer = VirtualWriter(
             around,
             store,
+            self.disk.condition,
             self._chance.branch(f"writer-{life}"),
             self.now,
             lambda done: self.act(life, self._completed, done),
         )
-        self.snapshots = Snapshots(self)
+        self.helper = VirtualHelper(
+            around,
+            self.disk.condition,
+            self._chance.branch(f"helper-{life}"),
+            lambda: self.disk.state_synced(self.node.state_file),
+            lambda done: self.act(life, done),
+        )
+        self.snapshots = self._make_snapshots()
         raft = _WatchedRaft(around.tuning.raft, self._chance.branch(f"core-{life}"), self)
-        self.node = node = Node(
+        self.node = Node(
             raft=raft,
             writer=self.writer,
             links=self,
@@ -175,6 +212,51 @@ class Server:
             observed=Observed(),
             clock=self.now,
         )
+        self.upkeep = self._make_upkeep()
+        self._assemble_clients()
+
+    def _make_snapshots(self) -> Snapshots:
+        tuning = self.around.tuning
+        return Snapshots(
+            me=self.id,
+            store=self.disk.files,
+            helper=cast(Helper, self.helper),
+            links=cast(PeerLinks, self),
+            submit=self.writer.submit,
+            state_file=lambda: self.node.state_file,
+            chunk_bytes=tuning.chunk_bytes,
+            credits=tuning.credits,
+            receivers=tuning.receivers,
+            report=self._reported,
+            clock=self.now,
+            open_state=self._open_state,
+            idle_seconds=tuning.idle_seconds,
+            keep_seconds=tuning.keep_seconds,
+        )
+
+    def _make_upkeep(self) -> Upkeep:
+        tuning = self.around.tuning
+        return Upkeep(
+            node=self.node,
+            helper=cast(Helper, self.helper),
+            store=self.disk.files,
+            raft=LogSettings(
+                trailing_entries=tuning.trailing_entries, compact_after_entries=tuning.compact_after_entries
+            ),
+            storage=StorageSettings(
+                state_checkpoint_ms=tuning.checkpoint_ms, state_checkpoint_entries=tuning.checkpoint_entries
+            ),
+            snapshots_busy=lambda: self.snapshots.busy,
+            report=self._reported,
+            clock=self.now,
+        )
+
+    def _reported(self, event: str, text: str) -> None:
+        self.around.counts[event] += 1
+        self.around.say(self.name, event, text)
+
+    def _assemble_clients(self) -> None:
+        node = self.node
         self._proposals = Proposals(self, 1000)
         self._watches = Watches(1000, 5.0, lambda query: node.machine.topics(query))
         self._reads = Reads(node=node, answers=self, watches=self._watches, limit=1000, longest_wait=10.0)
@@ -212,11 +294,8 @@ class Server:
         hard = store._hard_state
         self.around.invariants.booted(self.id, store.identity.boot, log, hard.term, hard.vote)
 
-    def machine_from(self, image: Image) -> WatchedMachine:
-        return WatchedMachine.from_image(image, self._applied)
-
     def crash(self) -> str:
-        fate = self.disk.cut(self.writer)
+        fate = self.disk.cut(self.writer, self.helper, self.node.state_file)
         self._end()
         self.around.say(self.name, "crash", fate)
         return fate
@@ -224,20 +303,33 @@ class Server:
     def stop(self) -> None:
         """A clean end: what was submitted is lost, as nobody heard of it."""
         self.writer.end()
+        self.helper.end()
         self.writer.store.close()
+        self.node.machine.checkpoint()
         self._end()
         self.around.say(self.name, "stop")
+
+    def discard(self) -> None:
+        """The run is over."""
+        self.writer.end()
+        self.helper.end()
+        self.disk.cut(self.writer)
+        self._close()
 
     def _end(self) -> None:
         self.up = self.paused = False
         self.life += 1
-        self.node.machine.close()
+        self._close()
         self.around.invariants.ended(self.id)
+
+    def _close(self) -> None:
+        self.around.counts["checkpoints"] += self.upkeep.checkpoints
+        self.snapshots.close()
+        self.node.machine.close()
 
     def wipe(self) -> ServerId:
         """A new disk: a new identity."""
         self.disk.wipe()
-        self.images.clear()
         return self.format()
 
     def pause(self) -> None:
@@ -311,6 +403,7 @@ class Server:
         self._watches.changed(sorted(self._changes))
         self._changes = set()
         self._reads.turn(now)
+        self._pass_snapshots(now)
         if now >= self._often_at:
             self._often(now)
         self._set_timer()
@@ -331,9 +424,8 @@ class Server:
         batch = self.node.apply_some(tuning.apply_entries, now)
         if batch is not None:
             self._changes |= self.node.machine.changes
+            self.upkeep.applied(batch.size)
             self._proposals.applied(batch)
-            if self.node.machine.applied - self._checkpointed >= tuning.checkpoint_entries and not self.snapshots.busy:
-                self._checkpoint(now)
         if self.node.behind:
             delay = self._chance.expovariate(1.0) * tuning.apply_latency
             self._apply_at = schedule.now + delay
@@ -343,16 +435,16 @@ class Server:
         self.around.counts["applied"] += len(entries)
         self.around.invariants.applied(self.id, first, entries, digest)
 
-    def _checkpoint(self, now: float) -> None:
-        """The state's image becomes durable; then the log below it may go, but for a reserve."""
-        machine = self.node.machine
-        assert isinstance(machine, WatchedMachine)
-        self._checkpointed = machine.applied
-        self.images[self.node.state_file] = machine.image()
-        self.around.counts["checkpoints"] += 1
-        wanted = machine.applied - self.around.tuning.trailing_entries
-        if wanted > 0:
-            self.node.compact(wanted, now)
+    def _pass_snapshots(self, now: float) -> None:
+        """As `PeerSide.pass_snapshots`."""
+        self.snapshots.turn(now)
+        for outcome in self.snapshots.take_outcomes():
+            if isinstance(outcome, SnapshotReceived):
+                self.node.snapshot_received(outcome, now)
+                self.snapshots.discard_unwanted(self.node.taking_state)
+            else:
+                self.around.counts["snapshots sent" if isinstance(outcome, SnapshotSent) else "transfers given up"] += 1
+                self.node.snapshot_sent(outcome, now)
 
     def _often(self, now: float) -> None:
         self._often_at = now + OFTEN
@@ -365,6 +457,8 @@ class Server:
         members = [m for m in configuration.members if m.id != self.id] if configuration else []
         connected = self.around.network.connected
         self.node.look_at_links(frozenset(m.id for m in members if connected(self.name, m.name)), now)
+        self.node.refill.turn(now)
+        self.upkeep.turn(now)
 
     # --- what comes in -----------------------------------------------------------------------------------------------
 
@@ -383,11 +477,16 @@ class Server:
         self._api.handle(asked.client.encode(), encode_request(asked.request), self.now())
 
     def _receive(self, message: PeerMessage) -> None:
+        assert isinstance(message, Message | SnapshotChunk | SnapshotCredit | StateWanted)
+        if message.receiver != self.id:
+            return
         if isinstance(message, SnapshotChunk):
             self.snapshots.chunk(message)
         elif isinstance(message, SnapshotCredit):
-            self.snapshots.credited(message)
-        elif isinstance(message, Message) and message.receiver == self.id:
+            self.snapshots.credited(message, self.now())
+        elif isinstance(message, StateWanted):
+            self.node.refill.wanted(message, self.now())
+        else:
             self.node.receive(message, self.now())
 
     def _completed(self, completion: Completion) -> None:
@@ -405,7 +504,6 @@ class Server:
         self._watches.wake_all()
         self._changes.clear()
         machine = self.node.machine
-        self._checkpointed = machine.applied
         self.around.invariants.restored(self.id, machine.applied)
         self.around.invariants.resembles(self.id, machine.applied, machine.digest)
 
@@ -414,7 +512,7 @@ class Server:
     def send(self, message: PeerMessage) -> bool:
         """The node's `Links`."""
         around = self.around
-        assert isinstance(message, Message | SnapshotChunk | SnapshotCredit)
+        assert isinstance(message, Message | SnapshotChunk | SnapshotCredit | StateWanted)
         around.say(self.name, "send", message)
         around.invariants.sending(self.id, message)
         travels: object = encode_peer("sim", message) if around.options.paranoid else message

@@ -37,11 +37,18 @@ class Tuning:
     """Mean seconds from an event to the turn of the loop that takes it up, with what else came meanwhile."""
     apply_entries: int
     """Most entries applied at once."""
+    checkpoint_ms: int
     checkpoint_entries: int
-    """Applied entries between two checkpoints of the state."""
+    """Applied entries between two checkpoints of the state; or so much time."""
+    compact_after_entries: int
     trailing_entries: int
     """Entries kept behind a checkpoint when the log is compacted."""
     chunk_bytes: int
+    credits: int
+    receivers: int
+    idle_seconds: float
+    keep_seconds: float
+    """Of `server.snapshots.Snapshots`."""
     wal_limit: int
     tail_bytes: int
 

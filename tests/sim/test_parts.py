@@ -6,15 +6,21 @@ from pathlib import Path
 
 import pytest
 
+from coordd.messages.entry import NOOP_ENTRY
 from coordd.raft import quorum
+from coordd.state.checkpoint import checkpoint_file
+from coordd.state.machine import Machine
 from coordd.types import HardState, LogSlice, LogWrite
 from tests.sim.chance import Chance
 from tests.sim.clock import Clock, Schedule
 from tests.sim.disk import Disk
+from tests.sim.helper import VirtualHelper
+from tests.sim.machine import WatchedMachine
 from tests.sim.mutation import Edit, planted
 from tests.sim.network import Conditions, Network
 from tests.sim.partitions import SHAPES
 from tests.sim.surroundings import Options
+from tests.sim.tearing import SECTOR, mixed, torn
 from tests.sim.trace import describe
 from tests.sim.world import World, memory_folder
 from tests.sim.writer import VirtualWriter
@@ -97,7 +103,9 @@ def test_a_power_cut_leaves_what_was_finished_and_a_prefix_of_what_was_not(seed:
         disk = Disk(world.around, "d1", Chance(f"disk/{seed}"))
         store = disk.open()
         finished: list[object] = []
-        writer = VirtualWriter(world.around, store, Chance(f"writer/{seed}"), lambda: 0.0, finished.append)
+        writer = VirtualWriter(
+            world.around, store, disk.condition, Chance(f"writer/{seed}"), lambda: 0.0, finished.append
+        )
         judge = world.around.invariants
         record = judge.ledger.record(store.identity.server)
         writes = [write(number) for number in range(1, 30)]
@@ -113,6 +121,53 @@ def test_a_power_cut_leaves_what_was_finished_and_a_prefix_of_what_was_not(seed:
         assert found is not None
         assert found[1].entries == [entry(index) for index in range(1, again.last + 1)]
         again.close()
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_a_power_cut_in_the_helpers_work_leaves_the_state_whole_and_nothing_unsynced_counts(seed: int) -> None:
+    with memory_folder() as folder:
+        world = World(Options(seed), folder)
+        around, chance = world.around, Chance(f"helper/{seed}")
+        disk = Disk(around, "d1", chance)
+        store, files = disk.open(), disk.files
+        writer = VirtualWriter(around, store, disk.condition, chance.branch("writer"), lambda: 0.0, lambda _: None)
+        name = files.new_name(0)
+        machine = WatchedMachine.watched(str(files.path(name)), lambda *_: None, lambda: disk.state_synced(name))
+        helper = VirtualHelper(around, disk.condition, chance, lambda: disk.state_synced(name), lambda done: done())
+        safe = 0
+
+        def moved(_: object) -> None:
+            nonlocal safe
+            safe = machine.applied
+
+        for index in range(1, 21):
+            machine.apply(index, [(1, NOOP_ENTRY)])
+            if index % 4 == 0:
+                helper.run(lambda: checkpoint_file(files.path(name)), moved, lambda _: None)
+            if index % 5 == 0:
+                helper.run(lambda: files.build(name), lambda _: None, lambda _: None)
+            around.schedule.run(around.schedule.now + chance.uniform(0.0, 0.002))
+        disk.cut(writer, helper, name)
+        machine.close()
+        again = Machine.open(str(disk.files.path(name)))
+        assert safe <= again.applied <= 20
+        again.close()
+        disk.files.remove_all_but({name})
+        assert not list(disk.folder.glob("snapshot-*"))
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_of_each_sector_under_way_the_old_or_the_new_content_stays(seed: int) -> None:
+    chance = Chance(f"torn/{seed}")
+    before, after = chance.randbytes(3 * SECTOR), chance.randbytes(5 * SECTOR)
+    old = before.ljust(len(after), b"\0")
+    for left in (mixed(before, after, chance), mixed(before, after, chance)):
+        assert all(
+            left[at : at + SECTOR] in (old[at : at + SECTOR], after[at : at + SECTOR])
+            for at in range(0, len(after), SECTOR)
+        )
+    assert torn(before, before + after, chance)[: len(before)] == before
+    assert torn(after, after, chance) == after
 
 
 def entry(index: int) -> bytes:

@@ -153,7 +153,7 @@ class World:
         for server in self.servers.values():
             if server.up:
                 with contextlib.suppress(CoorddError):
-                    server.disk.cut(server.writer)
+                    server.discard()
 
     def _found(self) -> None:
         ids = {name: server.format() for name, server in self.servers.items()}
@@ -195,7 +195,7 @@ class World:
         self.around.say("all", "heal", sorted(self._core))
         for server in self.servers.values():
             if server.up:
-                server.writer.stalled_until, server.writer.slowness = 0.0, 1.0
+                server.disk.condition.heal()
             if server.name in self._core:
                 if not server.up:
                     server.start()
@@ -289,10 +289,16 @@ def _tuning(chance: Chance) -> Tuning:
         apply_latency=chance.choice([0.0, 0.001, 0.01]),
         loop_latency=chance.choice([0.0, 0.0002, 0.001]),
         apply_entries=chance.choice([1, 16, 1000]),
+        checkpoint_ms=chance.choice([500, 2000, 10_000]),
         checkpoint_entries=chance.choice([15, 50, 200]),
+        compact_after_entries=chance.choice([5, 30]),
         trailing_entries=chance.choice([0, 5, 30]),
         chunk_bytes=chance.choice([16384, 65536, 1 << 20]),
-        wal_limit=chance.choice([1 << 14, 1 << 17, 1 << 24]),
+        credits=chance.choice([1, 2, 8]),
+        receivers=chance.choice([1, 2]),
+        idle_seconds=chance.choice([1.0, 30.0]),
+        keep_seconds=chance.choice([0.5, 60.0]),
+        wal_limit=chance.choice([1 << 15, 1 << 18, 1 << 21]),
         tail_bytes=chance.choice([1024, 1 << 20]),
     )
 

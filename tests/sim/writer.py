@@ -24,6 +24,7 @@ from coordd.storage.writer import (
 )
 from coordd.types import LogWrite, ServerId
 from tests.sim.chance import Chance
+from tests.sim.condition import Condition
 from tests.sim.surroundings import Surroundings
 
 __all__ = ["VirtualWriter"]
@@ -36,13 +37,15 @@ class VirtualWriter:
         self,
         around: Surroundings,
         store: LogStore,
+        condition: Condition,
         chance: Chance,
         clock: Callable[[], float],
         on_done: Callable[[Completion], None],
     ) -> None:
         self._around = around
         self.store = store
-        self._server: ServerId = store.identity.server
+        self.server: ServerId = store.identity.server
+        self._condition = condition
         self._chance = chance
         self._clock = clock
         self._on_done = on_done
@@ -50,8 +53,6 @@ class VirtualWriter:
         self._busy = 0
         """How many of the queue's first are being worked on."""
         self._ended = False
-        self.stalled_until = 0.0
-        self.slowness = 1.0
 
     @property
     def pending_since(self) -> float | None:
@@ -74,15 +75,17 @@ class VirtualWriter:
         if isinstance(self._queue[0][0], LogWrite):
             self._busy = next((n for n, (job, _) in enumerate(self._queue) if not isinstance(job, LogWrite)), 0)
             self._busy = self._busy or len(self._queue)
-        now = self._around.schedule.now
-        latency = self._around.tuning.write_latency * self.slowness * (0.25 + self._chance.expovariate(1.3))
-        self._around.schedule.at(max(now, self.stalled_until) + latency, self._finish)
+        now, condition = self._around.schedule.now, self._condition
+        latency = self._around.tuning.write_latency * condition.slowness * (0.25 + self._chance.expovariate(1.3))
+        done = max(now, condition.stalled_until) + latency
+        self._around.schedule.at(done, self._finish)
+        condition.busy(now, done)
 
     def _finish(self) -> None:
         if self._ended:
             return
-        if self.stalled_until > self._around.schedule.now:
-            self._around.schedule.at(self.stalled_until, self._finish)
+        if self._condition.stalled_until > self._around.schedule.now:
+            self._around.schedule.at(self._condition.stalled_until, self._finish)
             return
         group = [self._queue.popleft()[0] for _ in range(self._busy)]
         self._busy = 0
@@ -102,7 +105,7 @@ class VirtualWriter:
                 store.write(writes)
                 counts["disk writes"] += 1
                 for write in writes:
-                    judge.durable(self._server, write)
+                    judge.durable(self.server, write)
                 return WritesDone(writes[-1].sequence, 0.0)
             case ReadLog(peer, session, first, max_bytes):
                 previous_term, entries = store.read(first, max_bytes) or (0, None)
@@ -112,11 +115,11 @@ class VirtualWriter:
                 return ChainFound(index, store.chain_at(index))
             case CompactLog(base):
                 done = store.set_base(base)
-                judge.compacted(self._server, done)
+                judge.compacted(self.server, done)
                 counts["compactions"] += 1
                 return LogCompacted(done)
             case InstallBase(base):
                 store.install(base)
-                judge.installed(self._server, base)
+                judge.installed(self.server, base)
                 counts["snapshots installed"] += 1
                 return BaseInstalled(base)

@@ -312,6 +312,7 @@ class Daemon:
             with suppress(DiskFullError):  # the log has it all
                 self._node.machine.checkpoint()
             self._node.machine.close()
+            self._snapshots.close()
         finally:
             self._close_sockets()
 

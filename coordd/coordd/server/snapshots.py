@@ -6,7 +6,7 @@ flooded and an interrupted transfer goes on where it stopped. Receiver: takes ch
 expects. Nothing here waits: building and verifying run on a helper thread.
 
 Limits: one build at a time, one transfer for each follower, to so many of them at once as the settings say, all together
-no faster than the store's pace; one incoming transfer. A transfer without progress for `_IDLE_SECONDS` is given up, and the
+no faster than the store's pace; one incoming transfer. A transfer without progress for `idle_seconds` is given up, and the
 next one begins; the core asks again when the follower shows life.
 """
 
@@ -79,8 +79,12 @@ class Snapshots:
         receivers: int,
         report: Callable[[str, str], None],
         clock: Callable[[], float],
+        open_state: Callable[[str], Machine] = Machine.open,
+        idle_seconds: float = _IDLE_SECONDS,
+        keep_seconds: float = _KEEP_SECONDS,
     ) -> None:
-        """`submit` reaches the log writer; `report(event, text)` the log."""
+        """`submit` reaches the log writer; `report(event, text)` the log. `idle_seconds`: a transfer without progress for so
+        long is given up; `keep_seconds`: a file that nobody has needed for so long is deleted."""
         self._me = me
         self._store = store
         self._helper = helper
@@ -93,6 +97,9 @@ class Snapshots:
         self._report = report
         self._clock = clock
         self._quota = Quota(store.pace.bytes_per_second, chunk_bytes)
+        self._open_state = open_state
+        self._idle_seconds = idle_seconds
+        self._keep_seconds = keep_seconds
         self._transfers: dict[ServerId, _Transfer] = {}
         """In the order in which they were asked for; the first few are under way, the others wait."""
         self._building = False
@@ -207,7 +214,7 @@ class Snapshots:
         if self._snapshot is None or self._file is None:
             return
         if not self._transfers:
-            if now - self._needed_at > _KEEP_SECONDS:
+            if now - self._needed_at > self._keep_seconds:
                 self._drop_file()
             return
         self._needed_at = now
@@ -218,7 +225,7 @@ class Snapshots:
                 if not self._building:
                     self._build()
                 return
-            if now - transfer.progress_at > _IDLE_SECONDS:
+            if now - transfer.progress_at > self._idle_seconds:
                 self._give_up(peer, transfer)
             else:
                 self._push(peer, transfer, self._snapshot, self._file, now)
@@ -325,13 +332,18 @@ class Snapshots:
 
         self._helper.run(expected.incoming.finish, verified, failed)
 
+    def close(self) -> None:
+        """Leave what is arriving for the next start."""
+        if self._expected is not None:
+            self._expected.incoming.close()
+
     def adopt(self, snapshot: SnapshotMeta) -> str:
         self._adopted_at = self._clock()
         return self._finished
 
     def open(self, state_file: str) -> Machine:
         """The installed state; the files of the one before go."""
-        machine = Machine.open(str(self._store.path(state_file)))
+        machine = self._open_state(str(self._store.path(state_file)))
         self._drop_file()
         self._store.remove_all_but({state_file})
         self.install_seconds = self._clock() - self._adopted_at

@@ -16,7 +16,7 @@ import os
 import re
 import sqlite3
 import uuid
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import closing
 from pathlib import Path
 
@@ -52,17 +52,20 @@ class SnapshotFile(msgspec.Struct, frozen=True):
 class SnapshotStore:
     """The files of one data folder."""
 
-    def __init__(self, folder: Path, pace: Pace | None = None) -> None:
+    def __init__(
+        self, folder: Path, pace: Pace | None = None, new_id: Callable[[], str] = lambda: uuid.uuid4().hex
+    ) -> None:
+        """`new_id`: 32 hexadecimal digits, never the same ones twice."""
         self.folder = folder
         self.pace = pace or Pace()
+        self._new_id = new_id
 
     def path(self, name: str) -> Path:
         return self.folder / name
 
-    @staticmethod
-    def new_name(index: Index) -> str:
+    def new_name(self, index: Index) -> str:
         """A name for a state file that was never used before."""
-        return f"state-{index}-{uuid.uuid4().hex}.db"
+        return f"state-{index}-{self._new_id()}.db"
 
     def build(self, source: str, wal_limit: int = SOURCE_WAL_LIMIT_BYTES) -> SnapshotFile:
         """Copy the committed state of file `source`, which may be in use, on a connection of its own.
@@ -70,7 +73,7 @@ class SnapshotStore:
         Raises: DiskFullError, DamagedError, StorageError (also if the pace was stopped or the source's WAL grew beyond
         the limit meanwhile); then nothing is left behind.
         """
-        target = self.path(f"snapshot-{uuid.uuid4().hex}.db")
+        target = self.path(f"snapshot-{self._new_id()}.db")
         try:
             with storing(target):
                 target.touch(FILE_MODE)
