@@ -20,6 +20,7 @@ from coordd.messages.client import (
     LogRecord,
     LogRequest,
     LogTail,
+    MoveServerRequest,
     NodeInfo,
     Ok,
     Read,
@@ -259,6 +260,9 @@ def test_the_operators_commands(server: SmallCluster, environment: Environment) 
     assert json.loads(run("transfer-leader", "--output", "json")) == {"leader": "s2"}
     run("add-peer", "s4", "--raft", "1.1.1.1:1", "--client", "1.1.1.1:2", "--public-key", "k" * 40)
     assert server.seen[-1] == AddServerRequest("s4", "1.1.1.1:1", "1.1.1.1:2", "k" * 40)
+    server.replies[MoveServerRequest] = Ok(5)
+    assert run("move-peer", "s4", "--raft", "1.1.1.2:1", "--force") == "the cluster knows the addresses of s4\n"
+    assert MoveServerRequest("s4", "1.1.1.2:1", "", force=True) in server.seen
 
 
 def test_access_control(server: SmallCluster, environment: Environment, tmp_path: Path) -> None:

@@ -89,6 +89,15 @@ def test_servers_differ_from_each_other(field: str) -> None:
         build(ServerSettings, values, "server.toml")
 
 
+def test_a_member_moves_to_one_place() -> None:
+    values = example()
+    values["moved"] = [
+        {"name": "beta", "raft_address": f"10.0.1.{n}:1", "client_address": f"10.0.1.{n}:2"} for n in (1, 2)
+    ]
+    with pytest.raises(ConfigError, match=r"moved\[1\]\.name = 'beta': must differ from that of moved\[0\]"):
+        build(ServerSettings, values, "server.toml")
+
+
 def test_addresses_of_all_interfaces_with_another_to_advertise() -> None:
     values = example()
     values["raft_address"], values["raft_advertise"] = "0.0.0.0:8310", "10.0.0.1:8310"

@@ -163,9 +163,13 @@ class ServerCluster:
         self.servers = [
             ServerProcess(folder / f"s{n}", f"s{n}", ports[2 * n - 2], ports[2 * n - 1]) for n in range(1, count + 1)
         ]
+        self.configure()
+
+    def configure(self, more: str = "") -> None:
+        """Write every server's file. `more`: TOML tables beside those given at construction."""
         entries = "".join(server.entry() for server in self.servers)
         for server in self.servers:
-            server.configure("test", entries + self._tables, self._top)
+            server.configure("test", entries + self._tables + more, self._top)
 
     def __enter__(self) -> "ServerCluster":
         return self

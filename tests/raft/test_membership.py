@@ -38,6 +38,10 @@ def promote(name: str) -> events.PromoteServer:
     return events.PromoteServer(sid(name))
 
 
+def move(name: str, raft: str = "10.9.9.9:1", client: str = "10.9.9.9:2") -> events.MoveServer:
+    return events.MoveServer(sid(name), raft, client)
+
+
 def voters(server: Server) -> str:
     assert server.replica.configuration is not None
     return "".join(server.replica.configuration.voters)
@@ -133,6 +137,7 @@ def test_rule_75_a_new_life_of_a_server_replaces_the_old_one_under_the_same_name
         (remove("z"), Refusal.UNKNOWN_SERVER),
         (promote("z"), Refusal.UNKNOWN_SERVER),
         (promote("a"), Refusal.ALREADY_MEMBER),
+        (move("z"), Refusal.UNKNOWN_SERVER),
     ],
 )
 def test_changes_that_make_no_sense_are_refused(asked: events.Change, refusal: Refusal) -> None:
@@ -210,6 +215,58 @@ def test_rule_71_a_removal_that_would_cost_the_quorum_is_refused_unless_forced()
     cluster.run(2 * T)
     assert change(cluster, remove("b")).change is Refusal.WOULD_LOSE_QUORUM
     assert isinstance(change(cluster, remove("b"), force=True).change, Accepted)
+
+
+# --- other addresses (rule 78) ----------------------------------------------------------------------------------------
+
+
+def test_rule_78_a_move_changes_the_addresses_and_nothing_else() -> None:
+    moved = membership.changed(ABCD, move("b"))
+    assert isinstance(moved, Configuration)
+    old, new = ABCD.member(sid("b")), moved.member(sid("b"))
+    assert old is not None
+    assert new == msgspec.structs.replace(old, raft_address="10.9.9.9:1", client_address="10.9.9.9:2")
+    assert [m for m in moved.members if m.id != "b"] == [m for m in ABCD.members if m.id != "b"]
+    assert (moved.voters, moved.joint) == (ABCD.voters, False)
+
+
+def test_rule_78_a_move_is_a_change_like_others() -> None:
+    cluster = Cluster()
+    leader = ready(cluster)
+    assert isinstance(change(cluster, move("b")).change, Accepted)
+    assert change(cluster, move("c")).change is Refusal.CHANGE_PENDING
+    cluster.settle()
+    for name in ("a", "b", "c"):
+        known = cluster[name].replica.configuration
+        assert known is not None
+        found = known.member(sid("b"))
+        assert found is not None
+        assert found.raft_address == "10.9.9.9:1"
+    assert (members(leader), joint(leader)) == ("abc", False)
+
+
+@pytest.mark.parametrize("moved", ["a", "b"])
+def test_rule_78_a_move_that_might_cost_the_quorum_is_refused_unless_forced(moved: str) -> None:
+    """The new address may be wrong."""
+    cluster = Cluster()
+    ready(cluster)
+    cluster.isolate("c")
+    cluster.run(2 * T)
+    assert change(cluster, move(moved)).change is Refusal.WOULD_LOSE_QUORUM
+    assert isinstance(change(cluster, move("c")).change, Accepted)  # nobody counts on it
+    cluster.settle()
+    assert isinstance(change(cluster, move(moved), force=True).change, Accepted)
+
+
+def test_rule_78_a_learner_and_a_single_server_move_freely() -> None:
+    cluster = Cluster(("a",))
+    ready(cluster)
+    assert isinstance(change(cluster, move("a")).change, Accepted)
+    cluster = Cluster(("a", "b"), learners=("d",))
+    ready(cluster)
+    cluster.isolate("d")
+    cluster.run(2 * T)
+    assert isinstance(change(cluster, move("d")).change, Accepted)
 
 
 # --- in effect when appended (rules 66, 74) ---------------------------------------------------------------------------

@@ -6,7 +6,7 @@ beside it and tells which of them did not notice. Rules that only the simulator 
     words.py                   what a removal is, and the names of long files
     consensus.py               groups A to E and J of the list: terms, votes, replication, reads, the disk
     life.py                    groups F to I and K: members, snapshots, transfers, the state, the wire
-    operation.py               rules 93 and 95: versions beside each other; 82, 83, 100: what must not be crowded out
+    operation.py               78: addresses; 93 and 95: versions beside each other; 82, 83, 100: what must not be crowded out
     __main__.py                takes out, runs, tells
 """
 

@@ -1,11 +1,51 @@
 """Removals of what an operator meets over the years: upgrades, new addresses, transfers beside the daily work."""
 
-from tests.removals.words import Removal, gone
+from tests.removals.words import MEMBERSHIP, Removal, gone
 
 __all__ = ["REMOVALS"]
 
 _SERVER = "server/test_levels.py::"
 _STATE = "state/test_levels.py::"
+
+MOVED: tuple[Removal, ...] = (
+    gone(
+        78,
+        "server.roster:Roster.contacts",
+        "self.addresses(m)[0]",
+        "m.raft_address",
+        "server/test_roster.py::test_rule_78_the_local_file_says_where_members_are_reached",
+    ),
+    gone(
+        78,
+        "raft.membership:_elsewhere",
+        "**addresses",
+        "",
+        MEMBERSHIP + "test_rule_78_a_move_changes_the_addresses_and_nothing_else",
+        MEMBERSHIP + "test_rule_78_a_move_is_a_change_like_others",
+        "server/test_operator.py::test_rule_78_a_server_moves_when_that_is_committed",
+    ),
+    gone(
+        78,
+        "raft.membership:request",
+        "or moved in new.voters",
+        "",
+        MEMBERSHIP + "test_rule_78_a_move_that_might_cost_the_quorum_is_refused_unless_forced",
+    ),
+    gone(
+        78,
+        "raft.membership:_healthy_quorum",
+        "server != moved and ",
+        "",
+        MEMBERSHIP + "test_rule_78_a_move_that_might_cost_the_quorum_is_refused_unless_forced",
+    ),
+    gone(
+        78,
+        "raft.membership:_healthy_quorum",
+        "if new.voters == (moved,):",
+        "if False:",
+        MEMBERSHIP + "test_rule_78_a_learner_and_a_single_server_move_freely",
+    ),
+)
 
 UPGRADED: tuple[Removal, ...] = (
     gone(
@@ -150,4 +190,4 @@ BESIDE: tuple[Removal, ...] = (
     ),
 )
 
-REMOVALS = UPGRADED + AGREED + BESIDE
+REMOVALS = MOVED + UPGRADED + AGREED + BESIDE

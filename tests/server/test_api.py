@@ -21,6 +21,7 @@ from coordd.messages.client import (
     Keepalive,
     LogRequest,
     LogTail,
+    MoveServerRequest,
     Ok,
     Read,
     ReadResult,
@@ -139,6 +140,7 @@ BODIES: dict[type, tuple[Body, str]] = {
     BootstrapRequest: (BootstrapRequest(), "denied"),
     AddServerRequest: (AddServerRequest("s4", "10.0.0.4:1", "10.0.0.4:2", key("s4")), "denied"),
     RemoveServerRequest: (RemoveServerRequest("s2"), "denied"),
+    MoveServerRequest: (MoveServerRequest("s2", "10.1.0.2:1"), "denied"),
     TransferRequest: (TransferRequest(), "denied"),
     LogRequest: (LogRequest(), "denied"),
 }

@@ -12,6 +12,7 @@ from coordd.messages.client import (
     InfoRequest,
     LogRequest,
     LogTail,
+    MoveServerRequest,
     Ok,
     RemoveServerRequest,
     ReplyBody,
@@ -226,6 +227,64 @@ def test_nobody_unknown_is_removed(make_desk: MakeDesk) -> None:
     assert "s9" in text(body)
 
 
+# --- moving -----------------------------------------------------------------------------------------------------------
+
+
+def addresses(desk: Desk, name: str) -> tuple[str, str]:
+    assert desk.world.node.configuration is not None
+    (found,) = (m for m in desk.world.node.configuration.members if m.name == name)
+    return found.raft_address, found.client_address
+
+
+def test_rule_78_a_server_moves_when_that_is_committed(make_desk: MakeDesk) -> None:
+    desk = make_desk()
+    desk.world.answering = False
+    number = desk.ask(MoveServerRequest("s3", "10.9.9.3:1", "10.9.9.3:2"))
+    desk.side.tick(desk.now)
+    assert desk.told.to(number) == []
+    desk.world.answering = True
+    until(desk, lambda: bool(desk.told.to(number)))
+    (body,) = desk.told.to(number)
+    assert "is at 10.9.9.3:1 and 10.9.9.3:2" in text(body)
+    assert addresses(desk, "s3") == ("10.9.9.3:1", "10.9.9.3:2")
+    listed = desk.answer(ServersRequest())
+    assert isinstance(listed, Servers)
+    assert [s.raft_address for s in listed.servers] == ["10.0.0.1:8310", "10.0.0.2:8310", "10.9.9.3:1"]
+
+
+def test_what_is_left_out_of_a_move_stays(make_desk: MakeDesk) -> None:
+    desk = make_desk()
+    number = desk.ask(MoveServerRequest("s2", client_address="10.9.9.2:2"))
+    until(desk, lambda: bool(desk.told.to(number)))
+    assert addresses(desk, "s2") == ("10.0.0.2:8310", "10.9.9.2:2")
+
+
+@pytest.mark.parametrize(
+    ("body", "expected", "words"),
+    [
+        (MoveServerRequest("s9", "10.9.9.9:1"), "not-found", "s9"),
+        (MoveServerRequest("s2", "host:1"), "invalid", "Raft address"),
+        (MoveServerRequest("s2", client_address="10.0.0.2"), "invalid", "client address"),
+        (MoveServerRequest("s2", "10.0.0.3:8310"), "conflict", "server s3 has one of these"),
+    ],
+)
+def test_a_move_that_makes_no_sense_is_refused(make_desk: MakeDesk, body: Any, expected: str, words: str) -> None:
+    desk = make_desk()
+    answer = desk.answer(body)
+    assert code(answer) == expected
+    assert words in text(answer)
+    assert addresses(desk, "s2") == ("10.0.0.2:8310", "10.0.0.2:8311")
+
+
+def test_a_move_whose_leader_is_lost_is_unknown(make_desk: MakeDesk) -> None:
+    desk = make_desk()
+    desk.world.answering = False
+    number = desk.ask(MoveServerRequest("s2", "10.9.9.2:1"))
+    desk.world.depose()
+    desk.side.tick(desk.now)
+    assert [code(body) for body in desk.told.to(number)] == ["outcome-unknown"]
+
+
 def test_leadership_is_handed_over_and_the_new_leader_named(make_desk: MakeDesk) -> None:
     desk = make_desk()
     world = desk.world
@@ -251,7 +310,7 @@ def test_leadership_is_not_handed_to_who_has_it(make_desk: MakeDesk) -> None:
     assert code(make_desk().answer(TransferRequest("s1"))) == "conflict"
 
 
-@pytest.mark.parametrize("body", [adding(), RemoveServerRequest("s3"), TransferRequest()])
+@pytest.mark.parametrize("body", [adding(), RemoveServerRequest("s3"), MoveServerRequest("s3"), TransferRequest()])
 def test_a_follower_names_the_leader_and_a_fresh_leader_asks_for_patience(make_desk: MakeDesk, body: Any) -> None:
     desk = make_desk()
     desk.world.depose()

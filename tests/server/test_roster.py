@@ -129,3 +129,12 @@ def test_names_for_the_log() -> None:
     roster = founded()
     roster.take_list([])
     assert [roster.name_of(key("s2")), roster.name_of(key("s9"))] == ["s2", key("s9")]
+
+
+def test_rule_78_the_local_file_says_where_members_are_reached() -> None:
+    roster = Roster(key("s1"), [], {"s2": ("10.9.9.2:1", "10.9.9.2:2"), "s9": ("10.9.9.9:1", "10.9.9.9:2")})
+    roster.follow([configuration(ONE, TWO, THREE)], [])
+    assert roster.contacts() == {key("s2"): "10.9.9.2:1", key("s3"): "s3:8310"}
+    assert roster.addresses(member(TWO)) == ("10.9.9.2:1", "10.9.9.2:2")
+    assert roster.addresses(member(THREE)) == ("s3:8310", "s3:8311")
+    assert roster.believes(TWO, key("s2"))

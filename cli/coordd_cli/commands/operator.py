@@ -9,6 +9,7 @@ from coordd.messages.client import (
     BootstrapRequest,
     LogRequest,
     LogTail,
+    MoveServerRequest,
     Ok,
     PeerInfo,
     RemoveServerRequest,
@@ -90,6 +91,20 @@ def remove_peer(call: Call, name: Name, force: Force = False) -> None:
     """Remove a server from the cluster."""
     reply = call.link.request(RemoveServerRequest(name, force), Ok)
     call.render.done(f"{name} is no longer of the cluster", name=name, index=reply.index)
+
+
+@raft.command("move-peer")
+@command
+def move_peer(
+    call: Call,
+    name: Name,
+    raft_address: Annotated[str, typer.Option("--raft", metavar="ADDRESS", help="Where other servers reach it.")] = "",
+    client_address: Annotated[str, typer.Option("--client", metavar="ADDRESS", help="Where clients reach it.")] = "",
+    force: Force = False,
+) -> None:
+    """Tell the cluster that a server has other addresses now. What is left out stays."""
+    reply = call.link.request(MoveServerRequest(name, raft_address, client_address, force), Ok)
+    call.render.done(f"the cluster knows the addresses of {name}", name=name, index=reply.index)
 
 
 @raft.command("transfer-leader")

@@ -90,6 +90,7 @@ __all__ = [
     "LogRecord",
     "LogRequest",
     "LogTail",
+    "MoveServerRequest",
     "NodeCatalog",
     "NodeInfo",
     "Nodes",
@@ -228,6 +229,16 @@ class RemoveServerRequest(Wire, frozen=True, tag="or"):
     force: bool = False
 
 
+class MoveServerRequest(Wire, frozen=True, tag="om"):
+    """operator:write. The member's addresses in the configuration become these; "" leaves one as it is. Reply Ok when that
+    is committed. Refused without `force` if a majority needed this server: the address may be wrong."""
+
+    server: str
+    raft_address: str = ""
+    client_address: str = ""
+    force: bool = False
+
+
 class TransferRequest(Wire, frozen=True, tag="ot"):
     """operator:write. Hand leadership to the named server, or to the best one for "". Reply Ok when another leads."""
 
@@ -255,6 +266,7 @@ Body: TypeAlias = (
     | BootstrapRequest
     | AddServerRequest
     | RemoveServerRequest
+    | MoveServerRequest
     | TransferRequest
     | LogRequest
 )

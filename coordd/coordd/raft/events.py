@@ -20,6 +20,7 @@ __all__ = [
     "EntriesRead",
     "Event",
     "Founded",
+    "MoveServer",
     "PeerConnected",
     "PeerUnreachable",
     "Persisted",
@@ -171,7 +172,15 @@ class PromoteServer(msgspec.Struct, frozen=True):
     server: ServerId
 
 
-Change: TypeAlias = AddServer | RemoveServer | PromoteServer
+class MoveServer(msgspec.Struct, frozen=True):
+    """The member is reached elsewhere from now on (rule 78)."""
+
+    server: ServerId
+    raft_address: str
+    client_address: str
+
+
+Change: TypeAlias = AddServer | RemoveServer | PromoteServer | MoveServer
 
 
 class ChangeRequested(msgspec.Struct, frozen=True):

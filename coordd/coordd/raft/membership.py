@@ -10,7 +10,7 @@ import msgspec
 
 from coordd.messages.entry import encode_configuration
 from coordd.raft import replication
-from coordd.raft.events import AddServer, Change, ChangeRequested, Founded, PromoteServer, RemoveServer
+from coordd.raft.events import AddServer, Change, ChangeRequested, Founded, MoveServer, PromoteServer, RemoveServer
 from coordd.raft.output import Accepted, Refusal
 from coordd.raft.quorum import has_quorum
 from coordd.raft.replica import Leadership, Replica
@@ -29,6 +29,8 @@ def changed(configuration: Configuration, change: Change) -> Configuration | Ref
             return _with_learner(configuration, member, replaces)
         case RemoveServer(server=server):
             return _without(configuration, server)
+        case MoveServer():
+            return _elsewhere(configuration, change)
         case PromoteServer(server=server):  # pragma: no branch - mypy proves that there is no other kind
             return _marked_for_promotion(configuration, server)
 
@@ -40,6 +42,14 @@ def _marked_for_promotion(configuration: Configuration, server: ServerId) -> Con
     if member.voter:
         return Refusal.ALREADY_MEMBER
     return _replacing(configuration, msgspec.structs.replace(member, promote=True))
+
+
+def _elsewhere(configuration: Configuration, change: MoveServer) -> Configuration | Refusal:
+    member = configuration.member(change.server)
+    if member is None:
+        return Refusal.UNKNOWN_SERVER
+    addresses = {"raft_address": change.raft_address, "client_address": change.client_address}
+    return _replacing(configuration, msgspec.structs.replace(member, **addresses))
 
 
 def _with_learner(configuration: Configuration, member: Member, replaces: ServerId | None) -> Configuration | Refusal:
@@ -121,7 +131,9 @@ def request(r: Replica, event: ChangeRequested, now: float) -> Accepted | Refusa
     new = changed(configuration, event.change)
     if isinstance(new, Refusal):
         return new
-    if new.voters != configuration.voters and not event.force and not _healthy_quorum(r, leading, new, now):
+    moved = event.change.server if isinstance(event.change, MoveServer) else None
+    matters = new.voters != configuration.voters or moved in new.voters
+    if matters and not event.force and not _healthy_quorum(r, leading, new, now, moved):
         return Refusal.WOULD_LOSE_QUORUM
     return _append(r, leading, new, now)
 
@@ -136,8 +148,15 @@ def _not_now(r: Replica, leading: Leadership, configuration: Configuration) -> R
     return None
 
 
-def _healthy_quorum(r: Replica, leading: Leadership, new: Configuration, now: float) -> bool:
-    return has_quorum((new.voters,), lambda server: server == r.me or _heard(r, leading, server, now))
+def _healthy_quorum(
+    r: Replica, leading: Leadership, new: Configuration, now: float, moved: ServerId | None = None
+) -> bool:
+    """Also if `moved` can't be reached at its new address, by a slip of the pen; a single server needs nobody's reach."""
+    if new.voters == (moved,):
+        return True
+    return has_quorum(
+        (new.voters,), lambda server: server != moved and (server == r.me or _heard(r, leading, server, now))
+    )
 
 
 def _heard(r: Replica, leading: Leadership, server: ServerId, now: float) -> bool:

@@ -89,6 +89,7 @@ class Api:
             wire.BootstrapRequest: self._operate,
             wire.AddServerRequest: self._operate,
             wire.RemoveServerRequest: self._operate,
+            wire.MoveServerRequest: self._operate,
             wire.TransferRequest: self._operate,
             wire.LogRequest: self._operate,
         }

@@ -127,7 +127,12 @@ class Daemon:
         self._files.remove_all_but({recovered.base.state_file})
         machine = self._open_state(recovered.base)
         self._observed = Observed()
-        self._roster = Roster(self._pair.public, _contacts(settings))
+        moved = {member.name: (member.raft_address, member.client_address) for member in settings.moved}
+        for name, (raft, _) in moved.items():
+            self._log.warning(
+                "reached elsewhere", server=name, raft=raft, advice="move-peer, then remove it from [[moved]]"
+            )
+        self._roster = Roster(self._pair.public, _contacts(settings), moved)
         self._links = PeerLinks(self._peer_sockets, self._gate, self._roster, self._observed)
         self._links.cluster_id = identity.cluster_id
         self._wakeup = Wakeup()

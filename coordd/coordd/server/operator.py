@@ -22,7 +22,7 @@ from coordd.errors import (
 )
 from coordd.messages import client as wire
 from coordd.messages import levels as features
-from coordd.raft.events import AddServer, ChangeRequested, RemoveServer
+from coordd.raft.events import AddServer, ChangeRequested, MoveServer, RemoveServer
 from coordd.raft.output import Accepted, Refusal
 from coordd.server.founding import Founding
 from coordd.server.levels import Levels
@@ -105,6 +105,8 @@ class Operator:
                 self._add(body, waiter)
             case wire.RemoveServerRequest():
                 self._remove(body, waiter, now)
+            case wire.MoveServerRequest():
+                self._move(body, waiter, now)
             case wire.TransferRequest():
                 self._transfer(body, waiter, now)
             case wire.LogRequest():
@@ -170,6 +172,28 @@ class Operator:
             return configuration is not None and configuration.member(server) is None
 
         self._until.append(_Until(waiter, gone, lambda: wire.Ok(0, f"{server} is removed")))
+
+    def _move(self, request: wire.MoveServerRequest, waiter: Waiter, now: float) -> None:
+        self._must_lead()
+        server = self._find(request.server)
+        members = self._node.configuration.members if self._node.configuration else ()
+        (old,) = (member for member in members if member.id == server)
+        raft, client = request.raft_address or old.raft_address, request.client_address or old.client_address
+        _demand_address("Raft", raft)
+        _demand_address("client", client)
+        for member in members:
+            if member.id != server and {raft, client} & {member.raft_address, member.client_address}:
+                raise ConflictError(f"server {member.name} has one of these addresses: nothing was changed")
+        self._begin(self._node.change(ChangeRequested(MoveServer(server, raft, client), request.force), now))
+
+        def moved() -> bool:
+            configuration = self._committed()
+            member = configuration.member(server) if configuration else None
+            return member is not None and (member.raft_address, member.client_address) == (raft, client)
+
+        self._until.append(
+            _Until(waiter, moved, lambda: wire.Ok(0, f"{server} is at {raft} and {client}"), self._lost())
+        )
 
     def _transfer(self, request: wire.TransferRequest, waiter: Waiter, now: float) -> None:
         self._must_lead()
@@ -272,18 +296,20 @@ class Operator:
         if answer in (Refusal.CHANGE_PENDING, Refusal.NOT_READY, Refusal.TRANSFERRING):
             return False
         self._begin(answer)
-        term = self._node.raft.replica.term
         text = f"{server} is a learner" + ("" if request.learner else " and becomes a voter when caught up")
 
         def added() -> bool:
             configuration = self._committed()
             return configuration is not None and configuration.member(server) is not None
 
-        def lost() -> bool:
-            return self._node.raft.replica.leading is None or self._node.raft.replica.term != term
-
-        self._until.append(_Until(adding.waiter, added, lambda: wire.Ok(0, text), lost))
+        self._until.append(_Until(adding.waiter, added, lambda: wire.Ok(0, text), self._lost()))
         return True
+
+    def _lost(self) -> Callable[[], bool]:
+        """Whether this leadership is over: asked later."""
+        replica = self._node.raft.replica
+        term = replica.term
+        return lambda: replica.leading is None or replica.term != term
 
     def _committed(self) -> Configuration | None:
         replica = self._node.raft.replica
@@ -298,7 +324,7 @@ class Operator:
         if replica.leader is None or configuration is None or replica.leader == replica.me:
             return ""
         member = configuration.member(replica.leader)
-        return member.client_address if member else ""
+        return self._roster.addresses(member)[1] if member else ""
 
     def servers(self) -> wire.Servers:
         cluster_id, cluster_name = self._cluster()
@@ -311,9 +337,7 @@ class Operator:
             ]
             return wire.Servers("", cluster_name, tuple(listed))
         members = [
-            wire.ServerInfo(
-                m.id, m.raft_address, m.client_address, m.public_key, m.voter, leader=m.id == replica.leader
-            )
+            wire.ServerInfo(m.id, *self._roster.addresses(m), m.public_key, m.voter, leader=m.id == replica.leader)
             for m in configuration.members
         ]
         return wire.Servers(cluster_id, cluster_name, tuple(members), replica.configuration_index)
@@ -363,15 +387,18 @@ class Operator:
         return tuple(rows)
 
 
+def _demand_address(what: str, text: str) -> None:
+    """Raises: InvalidError."""
+    if (fault := ADDRESS.find_fault(text)) is not None:
+        raise InvalidError(f"the server's {what} address is {text[:64]!r}, which {fault}: it must be {ADDRESS.text}")
+
+
 def _demand_forms(request: wire.AddServerRequest) -> None:
     """What every server will use from the configuration must be usable. Raises: InvalidError."""
-    for what, text, form in (
-        ("name", request.name, NAME),
-        ("Raft address", request.raft_address, ADDRESS),
-        ("client address", request.client_address, ADDRESS),
-    ):
-        if (fault := form.find_fault(text)) is not None:
-            raise InvalidError(f"the new server's {what} is {text[:64]!r}, which {fault}: it must be {form.text}")
+    if (fault := NAME.find_fault(request.name)) is not None:
+        raise InvalidError(f"the new server's name is {request.name[:64]!r}, which {fault}: it must be {NAME.text}")
+    _demand_address("Raft", request.raft_address)
+    _demand_address("client", request.client_address)
     try:
         check_key(request.public_key)
     except ConfigError as error:

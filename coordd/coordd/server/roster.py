@@ -6,6 +6,7 @@ the name behind it. A message counts only if the identity it claims belongs to t
 """
 
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 import msgspec
 
@@ -24,10 +25,14 @@ class Contact(msgspec.Struct, frozen=True):
 
 
 class Roster:
-    """Mutable; one per server. `me` is this server's own key, which is never contacted."""
+    """Mutable; one per server. `me` is this server's own key, which is never contacted. `moved`: name → (Raft address,
+    client address) of members that are reached elsewhere than the replicated configuration says (rule 78)."""
 
-    def __init__(self, me: str, listed: Iterable[Contact]) -> None:
+    def __init__(
+        self, me: str, listed: Iterable[Contact], moved: Mapping[str, tuple[str, str]] = MappingProxyType({})
+    ) -> None:
         self._me = me
+        self._moved = moved
         self._listed = {contact.name: contact for contact in listed}
         """The servers of the configuration file, or those learned while joining. Of no weight once there is a cluster."""
         self._members: dict[ServerId, Member] = {}
@@ -66,9 +71,13 @@ class Roster:
     def configured(self) -> bool:
         return bool(self._members)
 
+    def addresses(self, member: Member) -> tuple[str, str]:
+        """Raft and client address under which a member is reached."""
+        return self._moved.get(member.name, (member.raft_address, member.client_address))
+
     def contacts(self) -> dict[str, str]:
         """Key → Raft address of every server to be connected to."""
-        found = {m.public_key: m.raft_address for m in self._members.values()}
+        found = {m.public_key: self.addresses(m)[0] for m in self._members.values()}
         if not self._members:
             found |= {contact.public_key: contact.raft_address for contact in self._listed.values()}
         found |= {contact.public_key: contact.raft_address for contact in self._expected.values()}

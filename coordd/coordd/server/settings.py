@@ -13,6 +13,7 @@ __all__ = [
     "ClientSettings",
     "JoinSettings",
     "LimitSettings",
+    "MovedServer",
     "RaftSettings",
     "ServerEntry",
     "ServerSettings",
@@ -210,6 +211,15 @@ class JoinSettings:
 
 
 @table
+class MovedServer:
+    """[[moved]]: where a member is reached while the cluster's configuration still has addresses that are gone."""
+
+    name: str = setting("the member's name", form=NAME)
+    raft_address: str = setting("where other servers reach it now", form=ADDRESS)
+    client_address: str = setting("where clients reach it now", form=ADDRESS)
+
+
+@table
 class ServerSettings:
     """The whole file."""
 
@@ -241,6 +251,7 @@ class ServerSettings:
         "the servers that found the cluster, this one among them, in the same words on each", default=()
     )
     join: JoinSettings | None = setting("the cluster to join, in place of [[servers]]", default=None)
+    moved: tuple[MovedServer, ...] = setting("members that are reached elsewhere than the cluster knows", default=())
 
     @property
     def raft_advertised(self) -> str:
@@ -263,10 +274,11 @@ class ServerSettings:
             yield "bootstrap", "= True: must be false beside [join]: a server either founds a cluster or joins one"
         if self.join is None and not self.servers:
             yield "servers", "is missing: list the servers that found the cluster in [[servers]], or name one in [join]"
+        yield from _repeated("moved", "name", (entry.name for entry in self.moved))
         if self.servers:
             yield from self._own_entry_conflicts()
             for field in ("name", "raft_address", "client_address", "public_key"):
-                yield from _repeated(field, (getattr(entry, field) for entry in self.servers))
+                yield from _repeated("servers", field, (getattr(entry, field) for entry in self.servers))
 
     def _own_entry_conflicts(self) -> Iterator[tuple[str, str]]:
         number, own = next(((n, entry) for n, entry in enumerate(self.servers) if entry.name == self.name), (0, None))
@@ -288,9 +300,9 @@ def _unreachable(key: str, advertised: str) -> Iterator[tuple[str, str]]:
         yield key, f"is missing: {advertised} means every address of this host; name the one that others reach"
 
 
-def _repeated(field: str, values: Iterable[str]) -> Iterator[tuple[str, str]]:
+def _repeated(table: str, field: str, values: Iterable[str]) -> Iterator[tuple[str, str]]:
     seen: dict[str, int] = {}
     for number, value in enumerate(values):
         if value in seen:
-            yield f"servers[{number}].{field}", f"= {value!r}: must differ from that of servers[{seen[value]}]"
+            yield f"{table}[{number}].{field}", f"= {value!r}: must differ from that of {table}[{seen[value]}]"
         seen.setdefault(value, number)
