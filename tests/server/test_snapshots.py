@@ -22,6 +22,7 @@ from coordd.storage.writer import ChainFound, FindChain, Job
 from coordd.types import Configuration
 from tests.server.support import member
 from tests.server.words import put, sid
+from tests.storage.support import scribble
 
 LEADER, FOLLOWER, OTHER = sid("s1"), sid("s2"), sid("s3")
 CHUNK = 4096
@@ -199,6 +200,21 @@ def test_it_arrives_whole_and_both_are_told(way: Way) -> None:
     assert way.arrived().digest == way.machine.digest
 
 
+def test_a_file_that_was_damaged_behind_its_making_is_made_anew(way: Way) -> None:
+    """The receiver finds that its checksum is wrong and asks again; the same file would be as wrong again."""
+    way.order()
+    way.step()
+    [path] = way.leader.files.folder.glob("snapshot-*.db")
+    scribble(path, path.stat().st_size // 2)
+    sent, received = way.run(5.0)
+    assert (len(sent), received) == (1, [])
+    assert "snapshot failed" in way.follower.reports[-1]
+    way.session = 2
+    way.order()
+    _, received = way.run(5.0)
+    check_arrived(way, received)
+
+
 def test_index_and_configuration_are_read_from_the_file_that_was_made(way: Way) -> None:
     applied = way.machine.applied
     way.order()
@@ -317,7 +333,7 @@ def test_what_is_not_what_was_announced_is_thrown_away_and_sent_anew(way: Way) -
     way.session = 2
     way.order()
     check_arrived(way, way.run()[1])
-    assert way.leader.snapshots.built == 1  # the file was right: it is used again
+    assert way.leader.snapshots.built == 2  # nothing tells whether the file was right
 
 
 def test_pieces_and_credits_of_other_transfers_count_for_nothing(way: Way) -> None:

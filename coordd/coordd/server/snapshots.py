@@ -107,6 +107,8 @@ class Snapshots:
         self._position: Position | None = None
         self._snapshot: SnapshotMeta | None = None
         """Ready to be sent."""
+        self._delivered: set[ServerId] = set()
+        """Who got all of the file. If one of them asks again it could not use it: the file may be damaged, and is made anew."""
         self._needed_at = 0.0
         self._expected: _Expected | None = None
         self._finished: str = ""
@@ -149,6 +151,7 @@ class Snapshots:
             return
         self._transfers[order.peer] = _Transfer(order, now, now)
         usable = self._snapshot is not None and self._snapshot.index >= order.at_least
+        usable = usable and order.peer not in self._delivered
         if not usable and not self._building:
             self._build()
 
@@ -204,6 +207,7 @@ class Snapshots:
         if self._file is not None:
             self._store.remove(self._file.name)
         self._file = self._position = self._snapshot = None
+        self._delivered.clear()
 
     def _give_up(self, peer: ServerId, transfer: _Transfer) -> None:
         del self._transfers[peer]
@@ -262,6 +266,7 @@ class Snapshots:
         transfer.allowed = credit.offset + min(credit.window, self._window)
         if credit.offset >= snapshot.size:
             del self._transfers[credit.sender]
+            self._delivered.add(credit.sender)
             self.send_seconds = now - transfer.began
             self._outcomes.append(SnapshotSent(credit.sender, credit.session, snapshot.index))
 
