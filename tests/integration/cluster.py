@@ -339,15 +339,15 @@ class Straight:
         self._dealer.send(frame, zmq.NOBLOCK)
         return self._last
 
-    def answers(self, count: int) -> dict[int, ReplyBody]:
-        """Wait for so many, by number."""
+    def answers(self, count: int, given_up: Callable[[], bool] = lambda: False) -> dict[int, ReplyBody]:
+        """Wait for so many, by number; for less only if given up."""
         found: dict[int, ReplyBody] = {}
 
         def complete() -> bool:
             while self._dealer.poll(0):
                 reply = decode_reply(self._dealer.recv())
                 found[reply.id] = reply.body
-            return len(found) >= count
+            return len(found) >= count or given_up()
 
         wait_for(complete, f"{count} answers")
         return found
