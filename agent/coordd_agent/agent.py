@@ -12,21 +12,7 @@ from collections.abc import Coroutine, Mapping
 
 from coordd.client.aio import AsyncClient
 from coordd.errors import ConfigError, CoorddError, InvalidError
-from coordd.messages.client import (
-    Catalog,
-    CatalogEntry,
-    CheckInfo,
-    Checks,
-    Info,
-    NodeInfo,
-    Ok,
-    Query,
-    ReadResult,
-    ReplyBody,
-    Servers,
-    ServersRequest,
-    ServiceInfo,
-)
+from coordd.messages.client import Info, Ok, ReadResult, ReplyBody, Servers, ServersRequest
 from coordd.messages.local import (
     CheckSpec,
     DeregisterService,
@@ -36,6 +22,7 @@ from coordd.messages.local import (
     RegisterService,
     UpdateTtlCheck,
 )
+from coordd.messages.query import Catalog, CatalogEntry, CheckInfo, Checks, NodeInfo, Query, ServiceInfo
 from coordd_agent import info
 from coordd_agent.beats import Beats
 from coordd_agent.cache import Cache

@@ -16,7 +16,8 @@ from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator
 import msgspec
 
 from coordd.errors import CoorddError, DeniedError
-from coordd.messages.client import Catalog, Health, Query, QueryResult, ServerInfo, ServiceHealth, View
+from coordd.messages.client import ServerInfo, View
+from coordd.messages.query import Catalog, Health, Query, QueryResult, ServiceHealth
 from coordd_agent.cluster import Backoff, Cluster
 from coordd_agent.settings import CacheSettings
 

@@ -8,8 +8,9 @@ from collections.abc import AsyncGenerator
 from typing import Protocol
 
 from coordd.client import Ask
-from coordd.messages.client import Body, Query, ReadResult, ReplyBody, View
+from coordd.messages.client import Body, ReadResult, ReplyBody, View
 from coordd.messages.command import Command, Done, LockGrant
+from coordd.messages.query import Query
 
 __all__ = ["Backoff", "Cluster"]
 

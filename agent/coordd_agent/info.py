@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator, Mapping
 
-from coordd.messages.client import ListNodes, NodeCatalog, Query, ServiceHealth
+from coordd.messages.query import ListNodes, NodeCatalog, Query, ServiceHealth
 
 __all__ = ["memory_bytes", "view_ages"]
 

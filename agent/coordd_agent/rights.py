@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from coordd.errors import ConfigError, CoorddError, DeniedError, NotFoundError
-from coordd.messages.client import ResolveToken, TokenRules
+from coordd.messages.query import ResolveToken, TokenRules
 from coordd_agent.cluster import Backoff, Cluster
 
 __all__ = ["Rights", "read_token"]

@@ -8,8 +8,8 @@ from typing import TypeAlias
 
 import msgspec
 
-from coordd.messages.client import CatalogEntry
 from coordd.messages.command import CheckDefinition, Deregister, Register, ServiceDefinition
+from coordd.messages.query import CatalogEntry
 from coordd_agent.registry import RESERVED_CHECKS, Registry, catalog_check
 
 __all__ = ["CatalogCopy", "LocalNode", "SyncCommand", "apart", "catalog_copy", "difference", "take_over"]

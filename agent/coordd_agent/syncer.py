@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass
 
 from coordd.errors import ConflictError, CoorddError, DeniedError, InvalidError
-from coordd.messages.client import Catalog, NodeCatalog
+from coordd.messages.query import Catalog, NodeCatalog
 from coordd.types import Index
 from coordd_agent.cluster import Backoff, Cluster
 from coordd_agent.registry import Registry

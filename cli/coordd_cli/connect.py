@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 from coordd.client import Client, asks
 from coordd.errors import CoorddError, DeniedError, TransportError
-from coordd.messages.client import Body, Consistency, Info, Query, ReadResult, ServerInfo
+from coordd.messages.client import Body, Consistency, Info, ReadResult, ServerInfo
 from coordd.messages.command import Command
 from coordd.messages.local import LocalBody
+from coordd.messages.query import Query
 from coordd_cli.call import UsageError
 from coordd_cli.settings import Resolved, default_agent_socket
 

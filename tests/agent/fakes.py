@@ -7,10 +7,9 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
 from coordd.client import Ask
 from coordd.errors import CoorddError, NoLeaderError
-from coordd.messages.client import (
-    AgentBeat,
-    BeatTaken,
-    Body,
+from coordd.messages.client import AgentBeat, BeatTaken, Body, Read, ReadResult, ReplyBody, View
+from coordd.messages.command import CheckDefinition, Command, Deregister, Done, Register, ServiceDefinition
+from coordd.messages.query import (
     Catalog,
     CatalogEntry,
     CheckInfo,
@@ -19,15 +18,10 @@ from coordd.messages.client import (
     NodeInfo,
     Query,
     QueryResult,
-    Read,
-    ReadResult,
-    ReplyBody,
     ResolveToken,
     ServiceInfo,
     TokenRules,
-    View,
 )
-from coordd.messages.command import CheckDefinition, Command, Deregister, Done, Register, ServiceDefinition
 
 __all__ = ["FakeCluster", "eventually"]
 

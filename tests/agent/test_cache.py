@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 import pytest
 
 from coordd.errors import DeniedError, NoLeaderError
-from coordd.messages.client import Health, Query, ServiceHealth
 from coordd.messages.command import ServiceDefinition
+from coordd.messages.query import Health, Query, ServiceHealth
 from coordd_agent.cache import Cache
 from coordd_agent.settings import CacheSettings
 from tests.agent.dns.catalog import HandmadeCatalog, node

@@ -14,12 +14,9 @@ from coordd.client.aio import AsyncClient
 from coordd.errors import ConflictError, DeniedError, InUseError, NoLeaderError
 from coordd.messages.client import (
     Body,
-    Health,
     Info,
     InfoRequest,
     Keepalive,
-    KvGet,
-    KvPairs,
     Ok,
     Read,
     ReadResult,
@@ -27,9 +24,9 @@ from coordd.messages.client import (
     ServerInfo,
     Servers,
     ServersRequest,
-    ServiceHealth,
 )
 from coordd.messages.local import DeregisterService, ListLocalServices, LocalBody
+from coordd.messages.query import Health, KvGet, KvPairs, ServiceHealth
 from coordd.types import make_server_id
 from coordd_agent.local import LocalSocket
 from coordd_agent.relay import Relay

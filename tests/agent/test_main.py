@@ -19,7 +19,7 @@ import dns.rcode
 import pytest
 
 from coordd.client import Client, asks
-from coordd.messages.client import Body, Checks, Info, InfoRequest, Ok, ReadResult, ReplyBody
+from coordd.messages.client import Body, Info, InfoRequest, Ok, ReadResult, ReplyBody
 from coordd.messages.command import ServiceDefinition
 from coordd.messages.local import (
     CheckSpec,
@@ -30,6 +30,7 @@ from coordd.messages.local import (
     RegisterService,
     UpdateTtlCheck,
 )
+from coordd.messages.query import Checks
 from coordd.transport.security import generate
 from coordd_agent.main import main
 from coordd_cli.processes import free_ports

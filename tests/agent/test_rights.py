@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from coordd.errors import ConfigError, DeniedError, NoLeaderError, NotFoundError
-from coordd.messages.client import AgentBeat, TokenRules
+from coordd.messages.client import AgentBeat
+from coordd.messages.query import TokenRules
 from coordd_agent.beats import Beats
 from coordd_agent.rights import Rights, read_token
 from tests.agent.fakes import FakeCluster, eventually, running

@@ -7,9 +7,9 @@ import random
 import pytest
 
 from coordd.errors import DeniedError
-from coordd.messages.client import NodeCatalog
 from coordd.messages.command import CheckDefinition, CheckStatus, Deregister, Register, ServiceDefinition
 from coordd.messages.local import CheckSpec
+from coordd.messages.query import NodeCatalog
 from coordd_agent.registry import Registry, catalog_check
 from coordd_agent.settings import SyncSettings
 from coordd_agent.sync import CatalogCopy, LocalNode, apart, catalog_copy, difference, take_over

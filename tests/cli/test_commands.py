@@ -11,21 +11,15 @@ import pytest
 from coordd.acl.rules import parse_rules
 from coordd.messages.client import (
     AddServerRequest,
-    Catalog,
-    CatalogEntry,
-    CheckInfo,
-    Checks,
     Error,
     InfoRequest,
     LogRecord,
     LogRequest,
     LogTail,
     MoveServerRequest,
-    NodeInfo,
     Ok,
     Read,
     ReadResult,
-    ServiceInfo,
     TransferRequest,
     Write,
 )
@@ -38,6 +32,7 @@ from coordd.messages.local import (
     RegisterService,
     UpdateTtlCheck,
 )
+from coordd.messages.query import Catalog, CatalogEntry, CheckInfo, Checks, NodeInfo, ServiceInfo
 from tests.cli.small_cluster import SmallCluster, coordctl
 
 Environment = dict[str, str]

@@ -10,19 +10,9 @@ import uvloop
 from coordd.client.aio import AsyncClient
 from coordd.client.asks import read, relay
 from coordd.errors import DeniedError, TimedOutError, TransportError
-from coordd.messages.client import (
-    Error,
-    KvGet,
-    KvPairs,
-    Read,
-    ReadResult,
-    ReplyBody,
-    Request,
-    Subscribe,
-    View,
-    Write,
-)
+from coordd.messages.client import Error, Read, ReadResult, ReplyBody, Request, Subscribe, View, Write
 from coordd.messages.command import KvPut, encode
+from coordd.messages.query import KvGet, KvPairs
 from tests.client.fake_server import Machine, fake_server, listing
 from tests.client.support import until
 

@@ -19,9 +19,6 @@ from coordd.errors import (
 from coordd.messages.client import (
     Credit,
     Error,
-    KvGet,
-    KvPair,
-    KvPairs,
     Read,
     ReadResult,
     ReplyBody,
@@ -35,6 +32,7 @@ from coordd.messages.client import (
 )
 from coordd.messages.codec import MAX_COMMAND_BYTES
 from coordd.messages.command import KvPut
+from coordd.messages.query import KvGet, KvPair, KvPairs
 from coordd.transport.clients import ClientSocket, close_context, open_context
 from coordd.transport.security import generate
 from coordd.types import ServerId

@@ -17,8 +17,6 @@ from coordd.messages.client import (
     Error,
     InfoRequest,
     Keepalive,
-    KvGet,
-    KvPairs,
     Ok,
     Read,
     ReadResult,
@@ -36,6 +34,7 @@ from coordd.messages.client import (
 )
 from coordd.messages.codec import decode_request, encode_reply
 from coordd.messages.command import Done, Failure, KvPut, RegisterClient, command_decoder, encode
+from coordd.messages.query import KvGet, KvPairs
 from coordd.types import ServerId
 
 READ = Read(KvGet("k"))

@@ -9,21 +9,7 @@ from coordd.client import Client, locks
 from coordd.client.aio import AsyncClient
 from coordd.client.locks import Guard, Hold, LockSettings, Steps
 from coordd.errors import ConflictError, InvalidError, LockLostError, TimedOutError
-from coordd.messages.client import (
-    Error,
-    ListLocks,
-    LockInfo,
-    Locks,
-    LockWaiter,
-    Read,
-    ReadResult,
-    Renewed,
-    RenewSession,
-    ReplyBody,
-    Request,
-    Write,
-    Written,
-)
+from coordd.messages.client import Error, Read, ReadResult, Renewed, RenewSession, ReplyBody, Request, Write, Written
 from coordd.messages.command import (
     CreateSession,
     DestroySession,
@@ -34,6 +20,7 @@ from coordd.messages.command import (
     LockRelease,
     command_decoder,
 )
+from coordd.messages.query import ListLocks, LockInfo, Locks, LockWaiter
 from tests.client.fake_server import command_of, fake_server
 from tests.client.support import until
 from tests.transport.support import wait_until

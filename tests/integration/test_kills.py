@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from coordd.messages.client import KvPair
+from coordd.messages.query import KvPair
 from tests.integration.cluster import ServerCluster, ServerProcess, wait_for
 from tests.integration.logs import differences
 from tests.integration.writers import Book, Writers, violations

@@ -12,21 +12,9 @@ import pytest
 
 from coordd.client import Client, Fence
 from coordd.errors import ConflictError, LockLostError
-from coordd.messages.client import (
-    Body,
-    Error,
-    KvGet,
-    KvPairs,
-    ListLocks,
-    Locks,
-    Read,
-    Renewed,
-    RenewSession,
-    ReplyBody,
-    Write,
-    Written,
-)
+from coordd.messages.client import Body, Error, Read, Renewed, RenewSession, ReplyBody, Write, Written
 from coordd.messages.command import Command, LockAcquire, LockGrant, encode
+from coordd.messages.query import KvGet, KvPairs, ListLocks, Locks
 from tests.integration.cluster import FOR_NOW, PATIENCE, ServerCluster, Straight, wait_for
 
 TTL = 2.0

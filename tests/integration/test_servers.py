@@ -24,15 +24,13 @@ from coordd.messages.client import (
     AddServerRequest,
     BootstrapRequest,
     Error,
-    KvGet,
-    KvList,
-    KvPairs,
     Read,
     RemoveServerRequest,
     TransferRequest,
     View,
 )
 from coordd.messages.command import KvPut
+from coordd.messages.query import KvGet, KvList, KvPairs
 from coordd.transport.security import generate
 from tests.integration.cluster import FOR_NOW, PATIENCE, ServerCluster, ServerProcess, Straight, wait_for
 

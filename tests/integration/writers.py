@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 from coordd.client import Client
 from coordd.errors import BusyError, CoorddError, NoLeaderError, NotLeaderError, OutcomeUnknownError, TimedOutError
-from coordd.messages.client import KvPair
+from coordd.messages.query import KvPair
 
 __all__ = ["Book", "Writers", "violations"]
 

@@ -6,20 +6,8 @@ guess. What a view shows was written once, at the index it says. In the end the 
 
 from collections.abc import Callable
 
-from coordd.messages.client import (
-    PROTOCOL_VERSION,
-    Body,
-    Credit,
-    Error,
-    Keepalive,
-    KvList,
-    KvPair,
-    KvPairs,
-    Ok,
-    Request,
-    Subscribe,
-    View,
-)
+from coordd.messages.client import PROTOCOL_VERSION, Body, Credit, Error, Keepalive, Ok, Request, Subscribe, View
+from coordd.messages.query import KvList, KvPair, KvPairs
 from coordd.types import Index
 from tests.sim.history import History
 from tests.sim.server import Answered, Asked

@@ -13,8 +13,6 @@ from coordd.messages.client import (
     PROTOCOL_VERSION,
     Consistency,
     Error,
-    KvGet,
-    KvPairs,
     Read,
     ReadResult,
     Renewed,
@@ -40,6 +38,7 @@ from coordd.messages.command import (
     RegisterClient,
     encode,
 )
+from coordd.messages.query import KvGet, KvPairs
 from tests.sim.history import History
 from tests.sim.linearizability import Operation
 from tests.sim.server import Answered, Asked

@@ -13,7 +13,7 @@ from typing import TextIO
 
 from coordd.acl.authorizer import Authorizer
 from coordd.errors import CoorddError
-from coordd.messages.client import KvList, KvPairs
+from coordd.messages.query import KvList, KvPairs
 from coordd.raft.membership import begin_promotion
 from coordd.raft.settings import RaftSettings
 from coordd.types import Configuration

@@ -7,8 +7,7 @@ import pytest
 
 from coordd.acl.authorizer import Authorizer
 from coordd.acl.rules import parse_rules
-from coordd.messages import client as ask
-from coordd.messages.client import ListPolicies, ListTokens, Query, ResolveToken, TokenRules
+from coordd.messages import query as ask
 from coordd.messages.command import (
     AclBootstrap,
     AclDeletePolicy,
@@ -33,6 +32,7 @@ from coordd.messages.command import (
     ServiceDefinition,
     SetNodeStatus,
 )
+from coordd.messages.query import ListPolicies, ListTokens, Query, ResolveToken, TokenRules
 from coordd.state import acl
 from coordd.state.limits import Limits
 from coordd.state.permissions import _REQUIRED, Permission

@@ -4,7 +4,15 @@ import msgspec
 import pytest
 
 from coordd.errors import InvariantError
-from coordd.messages.client import (
+from coordd.messages.command import (
+    CheckDefinition,
+    Deregister,
+    NodeStatus,
+    Register,
+    ServiceDefinition,
+    SetNodeStatus,
+)
+from coordd.messages.query import (
     Catalog,
     Checks,
     Health,
@@ -16,14 +24,6 @@ from coordd.messages.client import (
     Nodes,
     ServiceHealth,
     ServiceNames,
-)
-from coordd.messages.command import (
-    CheckDefinition,
-    Deregister,
-    NodeStatus,
-    Register,
-    ServiceDefinition,
-    SetNodeStatus,
 )
 from coordd.state.limits import Limits
 from coordd.state.topics import Topic

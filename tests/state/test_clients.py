@@ -2,7 +2,6 @@
 
 import pytest
 
-from coordd.messages.client import KvGet, KvPairs
 from coordd.messages.command import (
     AclPutPolicy,
     AclPutToken,
@@ -17,6 +16,7 @@ from coordd.messages.command import (
     Register,
     RegisterClient,
 )
+from coordd.messages.query import KvGet, KvPairs
 from coordd.state import clients
 from coordd.state.limits import Limits
 from tests.state.world import World

@@ -3,7 +3,6 @@
 import pytest
 
 from coordd.errors import InvalidError
-from coordd.messages.client import Keys, KvGet, KvList, KvPair, KvPairs
 from coordd.messages.command import (
     DestroySession,
     Done,
@@ -15,6 +14,7 @@ from coordd.messages.command import (
     LockRelease,
     RegisterClient,
 )
+from coordd.messages.query import Keys, KvGet, KvList, KvPair, KvPairs
 from coordd.state.limits import Limits
 from tests.state.world import SECOND, World, entry
 

@@ -2,7 +2,6 @@
 
 import pytest
 
-from coordd.messages.client import ListLocks, LockInfo, Locks, LockWaiter
 from coordd.messages.command import (
     CreateSession,
     DestroySession,
@@ -15,6 +14,7 @@ from coordd.messages.command import (
     LockGrant,
     LockRelease,
 )
+from coordd.messages.query import ListLocks, LockInfo, Locks, LockWaiter
 from coordd.state.limits import Limits
 from tests.state.world import SECOND, World
 

@@ -12,9 +12,9 @@ import pytest
 
 from coordd.acl.authorizer import ALLOW_ALL
 from coordd.errors import CoorddError, DamagedError, DiskFullError, InvariantError, StorageError, UnsupportedError
-from coordd.messages.client import KvGet, KvList, KvPairs, ListLocks
 from coordd.messages.command import KvPut, LockAcquire, RegisterClient
 from coordd.messages.entry import NOOP_ENTRY, encode_configuration
+from coordd.messages.query import KvGet, KvList, KvPairs, ListLocks
 from coordd.state import machine as machine_module
 from coordd.state import tables
 from coordd.state.kv import put

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from coordd.acl.authorizer import ALLOW_ALL
 from coordd.messages import levels
-from coordd.messages.client import KvList, KvPairs, ListLocks, Locks
 from coordd.messages.command import (
     AclBootstrap,
     AclDeletePolicy,
@@ -46,6 +45,7 @@ from coordd.messages.command import (
     SetNodeStatus,
 )
 from coordd.messages.entry import NOOP_ENTRY
+from coordd.messages.query import KvList, KvPairs, ListLocks, Locks
 from coordd.state.limits import Limits
 from coordd.state.machine import Applied, Machine
 from tests.state.model import Model

@@ -2,7 +2,6 @@
 
 import pytest
 
-from coordd.messages.client import KvGet, KvPairs, ListSessions, SessionInfo, Sessions
 from coordd.messages.command import (
     CheckDefinition,
     CreateSession,
@@ -15,6 +14,7 @@ from coordd.messages.command import (
     ServiceDefinition,
     SetNodeStatus,
 )
+from coordd.messages.query import KvGet, KvPairs, ListSessions, SessionInfo, Sessions
 from coordd.state.limits import Limits
 from coordd.state.sessions import SessionAlive
 from tests.state.world import World

@@ -3,7 +3,6 @@
 from typing import Any
 
 from coordd.acl.authorizer import ALLOW_ALL, Authorizer
-from coordd.messages.client import Query, QueryResult
 from coordd.messages.command import (
     Command,
     CommandResult,
@@ -17,6 +16,7 @@ from coordd.messages.command import (
     encode,
 )
 from coordd.messages.entry import CommandHeader, encode_command
+from coordd.messages.query import Query, QueryResult
 from coordd.state.limits import Limits
 from coordd.state.machine import Answer, Machine
 

@@ -12,7 +12,7 @@ is soon made again.
 from collections import deque
 from collections.abc import Iterable
 
-from coordd.messages.client import Query
+from coordd.messages.query import Query
 
 __all__ = ["PackedAnswers"]
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
-from coordd.messages.client import Query
+from coordd.messages.query import Query
 from coordd_agent.dns.answers import answer
 from coordd_agent.dns.packed import PackedAnswers
 from coordd_agent.dns.packets import NXDOMAIN, SERVFAIL, Answer, pack

@@ -10,7 +10,9 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
-from coordd.messages.client import (
+from coordd.messages.client import ServerInfo
+from coordd.messages.command import CheckStatus
+from coordd.messages.query import (
     Catalog,
     Health,
     HealthEntry,
@@ -20,10 +22,8 @@ from coordd.messages.client import (
     Nodes,
     Query,
     QueryResult,
-    ServerInfo,
     ServiceHealth,
 )
-from coordd.messages.command import CheckStatus
 
 __all__ = ["Instance", "NodeView", "Source", "Views", "service_view"]
 

@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from coordd.errors import ConfigError, NotFoundError
-from coordd.messages.client import ListPolicies, ListTokens, Policies, Tokens
 from coordd.messages.command import (
     AclBootstrap,
     AclDeletePolicy,
@@ -16,6 +15,7 @@ from coordd.messages.command import (
     AclPutToken,
     Done,
 )
+from coordd.messages.query import ListPolicies, ListTokens, Policies, Tokens
 from coordd_cli.call import Call, command
 from coordd_cli.render import as_object
 from coordd_cli.words import read_text

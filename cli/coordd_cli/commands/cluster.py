@@ -5,16 +5,8 @@ from typing import Annotated
 import typer
 
 from coordd.errors import RequestError
-from coordd.messages.client import (
-    Checks,
-    Info,
-    InfoRequest,
-    ListChecks,
-    ListNodes,
-    Nodes,
-    Servers,
-    ServersRequest,
-)
+from coordd.messages.client import Info, InfoRequest, Servers, ServersRequest
+from coordd.messages.query import Checks, ListChecks, ListNodes, Nodes
 from coordd.types import server_name
 from coordd_cli.call import Call, command
 from coordd_cli.render import as_object

@@ -6,9 +6,9 @@ from typing import Annotated
 import typer
 
 from coordd.errors import ConflictError, InvalidError, NotFoundError
-from coordd.messages.client import Keys, KvGet, KvList, KvPair, KvPairs
 from coordd.messages.codec import MAX_VALUE_BYTES
 from coordd.messages.command import Done, Fence, KvDelete, KvDeleteTree, KvPut
+from coordd.messages.query import Keys, KvGet, KvList, KvPair, KvPairs
 from coordd_cli.call import Call, UsageError, command
 from coordd_cli.render import shortened
 from coordd_cli.words import parse_fence, read_bytes

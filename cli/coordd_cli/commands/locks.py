@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from coordd.errors import CoorddError, LockLostError
-from coordd.messages.client import ListLocks, Locks
+from coordd.messages.query import ListLocks, Locks
 from coordd_cli.call import Call, UsageError, command
 from coordd_cli.words import milliseconds
 

@@ -4,18 +4,7 @@ from typing import Annotated
 
 import typer
 
-from coordd.messages.client import (
-    Catalog,
-    CheckInfo,
-    Checks,
-    Health,
-    HealthEntry,
-    ListChecks,
-    ListServices,
-    Ok,
-    ServiceHealth,
-    ServiceNames,
-)
+from coordd.messages.client import Ok
 from coordd.messages.command import CheckStatus, ServiceDefinition
 from coordd.messages.local import (
     CheckSpec,
@@ -24,6 +13,17 @@ from coordd.messages.local import (
     ListLocalServices,
     RegisterService,
     UpdateTtlCheck,
+)
+from coordd.messages.query import (
+    Catalog,
+    CheckInfo,
+    Checks,
+    Health,
+    HealthEntry,
+    ListChecks,
+    ListServices,
+    ServiceHealth,
+    ServiceNames,
 )
 from coordd_cli.call import Call, UsageError, command
 from coordd_cli.render import shortened

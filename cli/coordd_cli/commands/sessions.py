@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
-from coordd.messages.client import ListSessions, Sessions
 from coordd.messages.command import DestroySession, Done
+from coordd.messages.query import ListSessions, Sessions
 from coordd_cli.call import Call, command
 from coordd_cli.render import as_object
 

@@ -17,7 +17,8 @@ from coordd.client.links import Links
 from coordd.client.locks import LockSettings, Steps
 from coordd.client.requests import AsyncRequests
 from coordd.errors import CoorddError, RequestError, TransportError
-from coordd.messages.client import Query, View
+from coordd.messages.client import View
+from coordd.messages.query import Query
 from coordd.transport.clients import Connection, Context, close_context, open_context
 from coordd.transport.security import generate
 

@@ -13,12 +13,6 @@ from coordd.messages.client import (
     Consistency,
     Info,
     InfoRequest,
-    Keys,
-    KvGet,
-    KvList,
-    KvPair,
-    KvPairs,
-    Query,
     Read,
     ReadResult,
     Renewed,
@@ -42,6 +36,7 @@ from coordd.messages.command import (
     SessionBehavior,
     encode,
 )
+from coordd.messages.query import Keys, KvGet, KvList, KvPair, KvPairs, Query
 from coordd.types import Index
 
 __all__ = [

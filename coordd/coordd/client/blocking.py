@@ -25,7 +25,8 @@ from coordd.client.locks import LockSettings, Steps
 from coordd.client.requests import BlockingRequests
 from coordd.client.subscriptions import Subscription
 from coordd.errors import CoorddError, RequestError, TransportError
-from coordd.messages.client import Query, View
+from coordd.messages.client import View
+from coordd.messages.query import Query
 from coordd.transport.clients import Poller, Wakeup, close_context, open_context
 from coordd.transport.security import generate
 

@@ -26,7 +26,6 @@ from coordd.messages.client import (
     Credit,
     Error,
     Keepalive,
-    Query,
     ReplyBody,
     Servers,
     ServersRequest,
@@ -38,6 +37,7 @@ from coordd.messages.client import (
 )
 from coordd.messages.codec import decode_reply
 from coordd.messages.command import Done, Failure, RegisterClient, encode
+from coordd.messages.query import Query
 
 __all__ = ["MAX_CALLS", "PATIENCE_SECONDS", "ClientCore"]
 

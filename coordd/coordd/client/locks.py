@@ -14,8 +14,8 @@ from typing import Any, TypeAlias, TypeVar
 from coordd.client import asks
 from coordd.client.asks import Ask
 from coordd.errors import InvalidError, LockLostError, RequestError, TimedOutError
-from coordd.messages.client import ListLocks, Locks
 from coordd.messages.command import CreateSession, DestroySession, LockAcquire, LockCancel, LockGrant, LockRelease
+from coordd.messages.query import ListLocks, Locks
 from coordd.types import Index
 
 __all__ = [

@@ -5,8 +5,9 @@ from typing import TypeVar
 
 from coordd.client import asks
 from coordd.client.asks import Ask
-from coordd.messages.client import Body, Consistency, Info, KvPair, Query, ReadResult, ReplyBody, Servers
+from coordd.messages.client import Body, Consistency, Info, ReadResult, ReplyBody, Servers
 from coordd.messages.command import Command, DestroySession, Done, Fence, LockGrant, SessionBehavior
+from coordd.messages.query import KvPair, Query
 from coordd.types import Index
 
 __all__ = ["AsyncRequests", "BlockingRequests"]

@@ -8,7 +8,8 @@ followed by its successors, never a guess.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from coordd.messages.client import Query, View
+from coordd.messages.client import View
+from coordd.messages.query import Query
 from coordd.types import Index
 
 __all__ = ["CREDIT", "Subscription", "Subscriptions"]

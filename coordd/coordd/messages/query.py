@@ -41,6 +41,7 @@ __all__ = [
     "Query",
     "QueryResult",
     "ResolveToken",
+    "Row",
     "ServiceHealth",
     "ServiceInfo",
     "ServiceNames",
@@ -49,6 +50,7 @@ __all__ = [
     "TokenInfo",
     "TokenRules",
     "Tokens",
+    "Wire",
 ]
 
 

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from coordd.errors import BusyError
-from coordd.messages.client import Query, Read, Subscribe
+from coordd.messages.client import Read, Subscribe
+from coordd.messages.query import Query
 from coordd.server.waiting import Waiter
 from coordd.state.topics import KV, KV_PREFIX, Topic
 from coordd.types import Index

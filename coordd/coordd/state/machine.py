@@ -21,7 +21,6 @@ import msgspec
 
 from coordd.acl.authorizer import Authorizer
 from coordd.errors import DamagedError, InvariantError, StorageError, UnsupportedError, invariant
-from coordd.messages.client import Query, QueryResult
 from coordd.messages.command import Command, CommandResult, command_decoder
 from coordd.messages.entry import (
     COMMAND,
@@ -33,6 +32,7 @@ from coordd.messages.entry import (
     decode_configuration,
 )
 from coordd.messages.levels import FIRST
+from coordd.messages.query import Query, QueryResult
 from coordd.state import health, locks, permissions, queries, sessions
 from coordd.state.acl import Authorizers
 from coordd.state.clients import Clients

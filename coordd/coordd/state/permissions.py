@@ -10,10 +10,9 @@ from typing import Any, NamedTuple, get_args
 
 from coordd.acl.authorizer import Access, Authorizer
 from coordd.errors import invariant
-from coordd.messages import client as query
-from coordd.messages import command
-from coordd.messages.client import Query
+from coordd.messages import command, query
 from coordd.messages.command import Command
+from coordd.messages.query import Query
 from coordd.state.rows import Rows
 
 __all__ = ["Permission", "required"]

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar, get_args
 
 from coordd.acl.authorizer import Authorizer
 from coordd.errors import invariant
-from coordd.messages.client import (
+from coordd.messages.query import (
     Catalog,
     CatalogEntry,
     Checks,

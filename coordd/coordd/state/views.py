@@ -3,7 +3,9 @@
 from collections.abc import Iterable
 
 from coordd.errors import InvalidError
-from coordd.messages.client import (
+from coordd.messages.codec import MAX_FRAME_BYTES
+from coordd.messages.command import CheckDefinition, CheckStatus, ServiceDefinition, SessionBehavior
+from coordd.messages.query import (
     CheckInfo,
     Keys,
     KvPair,
@@ -16,8 +18,6 @@ from coordd.messages.client import (
     SessionInfo,
     TokenInfo,
 )
-from coordd.messages.codec import MAX_FRAME_BYTES
-from coordd.messages.command import CheckDefinition, CheckStatus, ServiceDefinition, SessionBehavior
 from coordd.state import locks
 from coordd.state.kv import unsigned
 from coordd.state.rows import Rows, from_json

@@ -2,7 +2,9 @@
 
 from collections.abc import Iterable
 
-from coordd.messages.client import (
+from coordd.messages.client import ServerInfo
+from coordd.messages.command import CheckDefinition, CheckStatus, ServiceDefinition
+from coordd.messages.query import (
     Catalog,
     CatalogEntry,
     CheckInfo,
@@ -14,11 +16,9 @@ from coordd.messages.client import (
     Nodes,
     Query,
     QueryResult,
-    ServerInfo,
     ServiceHealth,
     ServiceInfo,
 )
-from coordd.messages.command import CheckDefinition, CheckStatus, ServiceDefinition
 from coordd.types import make_server_id
 
 __all__ = ["HandmadeCatalog", "node", "server"]

@@ -6,8 +6,8 @@ import dns.rcode
 import dns.reversename
 import pytest
 
-from coordd.messages.client import ServiceHealth
 from coordd.messages.command import CheckStatus, ServiceDefinition
+from coordd.messages.query import ServiceHealth
 from coordd_agent.dns.resolver import Waiting
 from coordd_agent.settings import DnsSettings, ServiceTtl
 from tests.agent.dns.asking import Asker, texts

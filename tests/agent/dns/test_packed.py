@@ -5,8 +5,8 @@ from collections import Counter
 
 import dns.message
 
-from coordd.messages.client import Query, ServiceHealth
 from coordd.messages.command import ServiceDefinition
+from coordd.messages.query import Query, ServiceHealth
 from coordd_agent.dns.packed import USES, VARIANTS, PackedAnswers
 from coordd_agent.settings import DnsSettings
 from tests.agent.dns.asking import Asker

@@ -11,7 +11,7 @@ import dns.rcode
 import pytest
 
 from coordd.errors import InUseError
-from coordd.messages.client import ServiceHealth
+from coordd.messages.query import ServiceHealth
 from coordd_agent.dns.resolver import Resolver
 from coordd_agent.dns.server import DnsServer, bind_pair
 from coordd_agent.settings import DnsSettings
