@@ -33,16 +33,13 @@ from coordd.messages.client import (
     Consistency,
     Info,
     InfoRequest,
-    KvPair,
-    KvPairs,
     LogRequest,
-    Query,
     Read,
     ReadResult,
     ReplyBody,
     TransferRequest,
 )
-from coordd.messages.query import KvGet, KvList
+from coordd.messages.query import KvGet, KvList, KvPair, KvPairs, Query
 from coordd.storage.high_water import HighWater
 from tests.integration.cluster import ServerCluster, ServerProcess, Straight, wait_for
 
