@@ -107,6 +107,9 @@ def rejected(cluster: Cluster, leader: str, peer: str, at: Index, hint: tuple[In
     return AppendResponse(server.replica.term, sid(peer), server.id, session, BOOT, hint[0], at, hint[1])
 
 
-def beat_answered(cluster: Cluster, leader: str, peer: str, number: int, *, boot: int = BOOT) -> HeartbeatResponse:
+def beat_answered(
+    cluster: Cluster, leader: str, peer: str, number: int, *, boot: int = BOOT, promise: float = 0.3
+) -> HeartbeatResponse:
     server = cluster[leader]
-    return HeartbeatResponse(server.replica.term, sid(peer), server.id, server.progress(peer).session, boot, number)
+    session = server.progress(peer).session
+    return HeartbeatResponse(server.replica.term, sid(peer), server.id, session, boot, number, promise)

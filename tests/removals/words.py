@@ -11,6 +11,7 @@ __all__ = [
     "READS",
     "REPLICATION",
     "SNAPSHOTS",
+    "TIMING",
     "TRANSFER",
     "WINDOW",
     "Removal",
@@ -24,6 +25,7 @@ READS = "raft/test_reads.py::"
 REPLICATION = "raft/test_replication.py::"
 SNAPSHOTS = "raft/test_snapshots.py::"
 WINDOW = "raft/test_window.py::"
+TIMING = "raft/test_timing.py::"
 TRANSFER = "raft/test_transfer.py::"
 
 

@@ -305,7 +305,7 @@ def healthy(message: RaftMessage) -> RaftMessage | None:
         case RequestVote(pre=pre):
             return VoteResponse(term, me, sender, True, pre)
         case Heartbeat(session=session, round=round_number):
-            return HeartbeatResponse(term, me, sender, session, 1, round_number)
+            return HeartbeatResponse(term, me, sender, session, 1, round_number, 0.3)
         case AppendEntries(session=session, previous_index=previous, slice=piece):
             return AppendResponse(term, me, sender, session, 1, piece.last if piece.entries else previous)
     return None

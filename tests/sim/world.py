@@ -273,6 +273,7 @@ def _tuning(chance: Chance) -> Tuning:
     raft = RaftSettings(
         heartbeat_interval=election / chance.choice([3, 5]),
         election_timeout=election,
+        max_election_timeout=election * chance.choice([1, 2, 10]),
         lease_duration=election * 0.8,
         max_append_entries=chance.choice([1, 4, 1024]),
         max_append_bytes=chance.choice([256, 4096, 1 << 20]),

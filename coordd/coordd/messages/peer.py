@@ -103,6 +103,8 @@ class Heartbeat(Message, frozen=True, tag="hb"):
     """Seconds before the sending since when the leader can't prove that it is the only one; 0 under its lease."""
     heard: int = 0
     """The newest round whose answer by this follower had come when this was sent: so it was sent after that answer."""
+    election_timeout: float = 0.0
+    """Seconds that the leader, by what it measures, advises to wait for it; 0: no advice."""
 
 
 class HeartbeatResponse(Message, frozen=True, tag="hr"):
@@ -111,6 +113,8 @@ class HeartbeatResponse(Message, frozen=True, tag="hr"):
     session: int
     boot: int
     round: int
+    promise: float = 0.0
+    """Seconds, from this answer on, for which it gives nobody else a vote, also after a restart: leases count on it (rule 59)."""
 
 
 class InstallSnapshot(Message, frozen=True, tag="is"):

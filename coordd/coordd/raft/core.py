@@ -83,7 +83,7 @@ class Raft:
         r.out = out = Output()
         self._events[type(event)](event, now)
         leadership.settle(r, now)
-        r.write_out()
+        r.write_out(now)
         r.report_committed()
         out.next_deadline = self._next_deadline()
         return out
@@ -102,7 +102,7 @@ class Raft:
             return min(r.leading.heartbeat_due, r.leading.housekeeping_due)
         if r.forwarded:
             _, oldest = next(iter(r.forwarded.values()))
-            return min(r.election_due, oldest + r.settings.election_timeout)
+            return min(r.election_due, oldest + r.election_timeout)
         return r.election_due
 
     # --- events -------------------------------------------------------------------------------------------------------
@@ -147,6 +147,7 @@ class Raft:
     def _persisted(self, event: events.Persisted, now: float) -> None:
         r = self.replica
         r.persisted = event.sequence
+        r.timing.durable(event.sequence, now)
         r.log.persisted(event.sequence)
         r.refilled()
         r.recount = True

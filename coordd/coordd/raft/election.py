@@ -44,6 +44,7 @@ def _campaign(r: Replica, now: float) -> None:
     r.vote = r.me
     r.change_role(Role.CANDIDATE, None)
     r.reset_election(now)
+    r.asked_at = now
     _ask_all(r, r.term, pre=False)
 
 
@@ -76,7 +77,7 @@ def is_deaf(r: Replica, message: RequestVote, now: float) -> bool:
         return False
     if now < r.deaf_until or r.role is Role.LEADER:
         return True
-    return r.last_leader != message.sender and now < r.leader_contact + r.settings.election_timeout
+    return r.last_leader != message.sender and now < r.leader_contact + r.election_timeout
 
 
 def handle_request(r: Replica, message: RequestVote, now: float) -> None:
@@ -112,6 +113,8 @@ def reject(r: Replica, message: RequestVote) -> None:
 
 def handle_response(r: Replica, message: VoteResponse, now: float) -> None:
     """Count a vote, if it answers this very campaign: pre-votes and votes are never mixed (rule 19)."""
+    if r.role is Role.PRE_CANDIDATE and message.granted and not message.pre and r.vote == r.me:
+        r.timing.late_vote(now - r.asked_at)
     asked = {Role.PRE_CANDIDATE: True, Role.CANDIDATE: False}.get(r.role)
     expected_term = r.term + 1 if message.pre and message.granted else r.term
     if asked is None or message.pre is not asked or message.term != expected_term:

@@ -24,6 +24,7 @@ def lead(r: Replica, now: float) -> None:
     leading = Leadership(term_start=r.log.last + 1, housekeeping_due=now + r.settings.heartbeat_interval)
     leading.uncommitted_bytes = r.log.size_between(r.log.commit + 1, r.log.last)
     r.leading = leading
+    r.timing.took_office()
     replication.track_members(r, leading, now)
     replication.append(r, leading, [NOOP_ENTRY])
     replication.heartbeat(r, leading, now)
@@ -75,7 +76,7 @@ def _keep_house(r: Replica, leading: Leadership, now: float) -> None:
 
 def _active(r: Replica, leading: Leadership, server: ServerId, now: float) -> bool:
     progress = leading.peers.get(server)
-    return progress is not None and now - progress.contact < r.settings.election_timeout
+    return progress is not None and now - progress.contact < r.election_timeout
 
 
 def _forget_departed(r: Replica, leading: Leadership, now: float) -> None:
@@ -90,7 +91,7 @@ def _forget_departed(r: Replica, leading: Leadership, now: float) -> None:
 def _give_up_overdue(r: Replica, leading: Leadership, now: float) -> None:
     """A follower that answers heartbeats and not what was sent to it is asked where it stands, not streamed to (rule 47)."""
     for progress in leading.peers.values():
-        if progress.window.overdue(now, _APPEND_DEADLINE * r.settings.election_timeout):
+        if progress.window.overdue(now, _APPEND_DEADLINE * r.election_timeout):
             r.fact("append overdue", peer=progress.peer, match=progress.match)
             progress.probe()
             progress.probe_sent = True
@@ -162,7 +163,7 @@ def transfer(r: Replica, event: TransferRequested, now: float) -> ServerId | Ref
     target = event.target or _best_successor(r, leading, now)
     if target is None or target == r.me or target not in leading.peers or not all(target in h for h in r.halves):
         return Refusal.NO_TARGET
-    leading.transfer = Transfer(target, now + r.settings.election_timeout)
+    leading.transfer = Transfer(target, now + r.election_timeout)
     r.fact("transfer", target=target)
     return target
 

@@ -163,7 +163,7 @@ def _heard(r: Replica, leading: Leadership, server: ServerId, now: float) -> boo
     progress = leading.peers.get(server)
     if progress is None or progress.refilling:
         return False
-    return progress.boot != 0 and now - progress.contact < r.settings.election_timeout
+    return progress.boot != 0 and now - progress.contact < r.election_timeout
 
 
 def _append(r: Replica, leading: Leadership, new: Configuration, now: float) -> Accepted:

@@ -48,6 +48,8 @@ class Progress:
     """The commit index it was last told."""
     acked_round: int = 0
     """The newest heartbeat round it answered."""
+    promise: float = 0.0
+    """For how long from that answer on it surely gives nobody else a vote, seconds."""
     refilling: bool = False
     """Its disk forgot entries: its match counts for nothing (rule 111)."""
     departing_since: float | None = None

@@ -55,7 +55,7 @@ def handle_response(r: Replica, message: ReadIndexResponse) -> None:
 def expire_forwarded(r: Replica, now: float) -> None:
     """The question or the answer was lost: let the asker ask again."""
     for request_number, (read, since) in list(r.forwarded.items()):
-        if now < since + r.settings.election_timeout:
+        if now < since + r.election_timeout:
             break
         del r.forwarded[request_number]
         r.out.reads_ready.append(ReadReady(read, None))
@@ -83,17 +83,17 @@ def wants_round(leading: Leadership) -> bool:
     return bool(leading.reads) and leading.reads[0].index > 0 and leading.reads[0].round == 0
 
 
-def round_begun(r: Replica, leading: Leadership) -> None:
+def round_begun(r: Replica, leading: Leadership, now: float) -> None:
     """Every accepted read that has its index joins the round that has just been sent."""
     for read in reversed(leading.reads):
         if read.round:
             break
         if read.index:
             read.round = leading.round
-    round_answered(r, leading)
+    round_answered(r, leading, now)
 
 
-def round_answered(r: Replica, leading: Leadership) -> None:
+def round_answered(r: Replica, leading: Leadership, now: float) -> None:
     """A quorum's answers to a round prove that nobody else led when it was sent: answer reads, extend the lease."""
 
     def answered(server: ServerId) -> int:
@@ -108,10 +108,19 @@ def round_answered(r: Replica, leading: Leadership) -> None:
     leading.confirmed_round = confirmed
     sent = leading.round_sent[confirmed]
     leading.confirmed_at = sent
+    r.timing.confirmed(now - sent, now)
     leading.round_sent = {number: at for number, at in leading.round_sent.items() if number > confirmed}
     if not leading.lease_forfeited:
-        leading.lease_until = sent + r.settings.lease_duration
+        leading.lease_until = sent + r.settings.lease_duration * _promised_share(r, leading, confirmed)
     _release(r, leading)
+
+
+def _promised_share(r: Replica, leading: Leadership, confirmed: int) -> float:
+    """A lease is as long as the settings say, or in proportion shorter if one of those who answered promises less: servers may
+    have different settings, while an operator changes them (rule 59)."""
+    floor = r.settings.election_timeout
+    promises = [p.promise for p in leading.peers.values() if p.acked_round >= confirmed]
+    return min([floor, *promises]) / floor
 
 
 def _release(r: Replica, leading: Leadership) -> None:

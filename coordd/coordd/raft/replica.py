@@ -15,6 +15,7 @@ from coordd.raft.output import Fact, Output, ReadReady, Role
 from coordd.raft.progress import Progress
 from coordd.raft.quorum import Halves, halves_of
 from coordd.raft.settings import RaftSettings
+from coordd.raft.timing import Timing
 from coordd.types import Configuration, HardState, Index, LogSlice, LogWrite, ServerId, Term
 
 __all__ = ["PendingRead", "Replica", "Rng", "Transfer"]
@@ -119,9 +120,14 @@ class Replica:
         """When a leader was last heard, and which one: it was promised that nobody else gets a vote for T from then on."""
         self.last_leader: ServerId | None = None
         self.freshness = Freshness()
+        self.timing = Timing(
+            self.settings.election_timeout, self.settings.max_election_timeout, self.settings.heartbeat_interval
+        )
         self.election_due = float("inf")
         self.deaf_until = float("-inf")
         """A restarted server gives no vote for one election timeout: it may have promised a leader its lease (rule 61)."""
+        self.asked_at = float("-inf")
+        """When votes were last asked for in earnest."""
         self.votes: dict[ServerId, bool] = {}
         self.transfer_campaign = False
         """This campaign was ordered by the leader: votes are asked for although a leader is known (rule 88)."""
@@ -160,6 +166,11 @@ class Replica:
         return self.configurations[-1][0] if self.configurations else 0
 
     @property
+    def election_timeout(self) -> float:
+        """The present one (`timing.py`). What leases rest on is the floor, in the settings."""
+        return self.timing.election_timeout
+
+    @property
     def refilling(self) -> bool:
         return self.log.durable < self.promised
 
@@ -192,7 +203,7 @@ class Replica:
 
     def reset_election(self, now: float) -> None:
         """Draw from [T, 2T): strictly above the time for which others are deaf, or fail-over could starve (rule 16)."""
-        base = self.settings.election_timeout
+        base = self.election_timeout
         self.election_due = now + base * (1.0 + self.rng.random())
 
     def follow(self, term: Term, leader: ServerId | None, now: float) -> None:
@@ -260,13 +271,14 @@ class Replica:
 
     # --- the end of a step --------------------------------------------------------------------------------------------
 
-    def write_out(self) -> None:
+    def write_out(self, now: float) -> None:
         """Hand over what changed. A commit index alone waits for the next write: losing it is safe (rule 5)."""
         hard_state = HardState(self.term, self.vote, self.log.commit)
         moved = (hard_state.term, hard_state.vote) != (self.saved.term, self.saved.vote)
         if not moved and self.log.unsaved is None:
             return
         self.sequence += 1
+        self.timing.handed_over(self.sequence, now)
         if moved and self.vote == self.me:
             self.vote_sequence = self.sequence
         self.saved = hard_state

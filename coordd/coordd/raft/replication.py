@@ -159,7 +159,7 @@ def handle_append_response(r: Replica, message: AppendResponse, now: float) -> N
     invariant(message.index <= r.log.last, "follower ahead of its leader", peer=message.sender, index=message.index)
     if progress.acknowledged(message.index, now):
         r.recount = True
-    progress.count_round(r.log.last, now, r.settings.election_timeout)
+    progress.count_round(r.log.last, now, r.election_timeout)
     if progress.state is ProgressState.PROBE or _snapshot_overtaken(r, progress):
         progress.replicate()
 
@@ -197,6 +197,7 @@ def heartbeat(r: Replica, leading: Leadership, now: float) -> None:
     leading.round_sent[leading.round] = now
     leading.heartbeat_due = now + r.settings.heartbeat_interval
     leader_commit, vouched_at = reads.vouched(r, now)
+    election_timeout = r.timing.announce(now)
     for progress in leading.peers.values():
         commit = min(progress.match, r.log.commit)
         progress.commit_sent = max(progress.commit_sent, commit)
@@ -211,9 +212,10 @@ def heartbeat(r: Replica, leading: Leadership, now: float) -> None:
                 leader_commit,
                 now - vouched_at if leader_commit else 0.0,
                 progress.acked_round,
+                election_timeout,
             )
         )
-    reads.round_begun(r, leading)
+    reads.round_begun(r, leading, now)
 
 
 def handle_heartbeat_response(r: Replica, message: HeartbeatResponse, now: float) -> None:
@@ -222,11 +224,11 @@ def handle_heartbeat_response(r: Replica, message: HeartbeatResponse, now: float
     if progress is None or leading is None:
         return
     if message.round > progress.acked_round:
-        progress.acked_round = message.round
-        reads.round_answered(r, leading)
+        progress.acked_round, progress.promise = message.round, message.promise
+        reads.round_answered(r, leading, now)
     if r.stalled or progress.state is ProgressState.SNAPSHOT:
         return
-    progress.count_round(r.log.last, now, r.settings.election_timeout)
+    progress.count_round(r.log.last, now, r.election_timeout)
     waiting = progress.probe_sent if progress.state is ProgressState.PROBE else progress.match < r.log.last
     if waiting:
         _nudge(r, progress, now)
@@ -320,9 +322,14 @@ def _reject(r: Replica, message: AppendEntries) -> None:
 
 
 def handle_heartbeat(r: Replica, message: Heartbeat, now: float) -> None:
+    r.timing.heard_leader(message.election_timeout)
     r.hear_leader(message.sender, now)
     r.freshness.heard(message, now)
     # min with last: what this leader saw acknowledged may be gone if the disk lied, and must not become an assertion.
     if not r.installing:
         r.log.commit = max(r.log.commit, min(message.commit, r.log.last))
-    r.send(HeartbeatResponse(r.term, r.me, message.sender, message.session, r.boot, message.round))
+    r.send(
+        HeartbeatResponse(
+            r.term, r.me, message.sender, message.session, r.boot, message.round, r.settings.election_timeout
+        )
+    )

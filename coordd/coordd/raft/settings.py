@@ -11,8 +11,10 @@ class RaftSettings(msgspec.Struct, frozen=True, kw_only=True):
     heartbeat_interval: float = 0.060
     election_timeout: float = 0.300
     """Base T: followers campaign after a time drawn from [T, 2T) without a leader, and are deaf to candidates for T."""
+    max_election_timeout: float = 3.0
+    """T follows what is measured between these two (`timing.py`); leases count on the first."""
     lease_duration: float = 0.240
-    """How long a confirmed round lets the leader read locally; below 0.9 T, the rest is for clocks that drift."""
+    """How long a confirmed round lets the leader read locally; below 0.9 of the least T, the rest is for clocks that drift."""
     max_append_entries: int = 1024
     max_append_bytes: int = 1024 * 1024
     min_inflight_messages: int = 2

@@ -407,6 +407,7 @@ class Daemon:
             "log_batches": self._writer.batches,
             "fsync_p50_ms": self._writer.latency.quantile(0.5) * 1000,
             "fsync_p99_ms": self._writer.latency.quantile(0.99) * 1000,
+            "election_timeout_ms": self._node.raft.replica.election_timeout * 1000,
             "pending_writes": len(self._clients.proposals),
             "watches": len(self._clients.watches),
             "checkpoints": self._upkeep.checkpoints,
@@ -435,6 +436,7 @@ def _core_settings(settings: ServerSettings) -> CoreSettings:
     return CoreSettings(
         heartbeat_interval=raft.heartbeat_ms / 1000,
         election_timeout=election,
+        max_election_timeout=raft.election_most_ms / 1000,
         lease_duration=0.8 * election,
         max_append_bytes=raft.max_append_bytes,
         max_inflight_messages=raft.max_inflight_messages,

@@ -145,7 +145,7 @@ class Node:
     def tick(self, now: float) -> None:
         """Due at `next_deadline`."""
         since = self._writer.pending_since
-        limit = self.raft.replica.settings.election_timeout / 2
+        limit = self.raft.replica.election_timeout / 2
         stalled = since is not None and now - since > limit and not self._log_full
         self._step(events.Ticked(disk_stalled=stalled), now)
         self._hand_over_if_full(now)

@@ -32,8 +32,16 @@ class RaftSettings:
 
     heartbeat_ms: int = setting("how often a leader says that it leads", default=60, unit="ms", least=10, most=5_000)
     election_ms: int = setting(
-        "base of the election timeout, which is drawn from one to two times this; the same on all servers",
+        "least base of the election timeout, which is drawn from one to two times that; the same on all servers; to lower"
+        " it, keep each server down for the old value before it starts with the new one",
         default=300,
+        unit="ms",
+        least=50,
+        most=60_000,
+    )
+    election_most_ms: int = setting(
+        "what that base may grow to where the network or the disks are measured to be slow",
+        default=3_000,
         unit="ms",
         least=50,
         most=60_000,
@@ -100,6 +108,11 @@ class RaftSettings:
                     f"= {self.election_ms}: must be at least {HEARTBEATS_PER_ELECTION} heartbeats: "
                     f"heartbeat_ms is {self.heartbeat_ms}, so at least {least} ms"
                 ),
+            )
+        if self.election_most_ms < self.election_ms:
+            yield (
+                "election_most_ms",
+                f"= {self.election_most_ms}: must be at least election_ms, which is {self.election_ms}",
             )
         if self.max_inflight_bytes < self.max_append_bytes:
             yield (
