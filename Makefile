@@ -21,7 +21,7 @@ check: | .venv/bin/lint-imports
 # Every branch of raft/ and state/, by their own tests alone: what fails here needs a test that would notice its absence.
 coverage: | .venv/bin/lint-imports
 	.venv/bin/coverage erase
-	.venv/bin/coverage run -m pytest -q tests/raft tests/scenarios tests/state $(ARGS)
+	COORDD_LAB_SEEDS=1 .venv/bin/coverage run -m pytest -q tests/raft tests/scenarios tests/state $(ARGS)
 	.venv/bin/coverage combine -q
 	.venv/bin/coverage report
 

@@ -163,6 +163,10 @@ class Cluster:
     def _send(self, server: Server, message: RaftMessage) -> None:
         assert message.sender == server.id, message
         self.checks.leaving(server, message)
+        self._post(message)
+
+    def _post(self, message: RaftMessage) -> None:
+        """On its way."""
         self.network.append(message)
 
     def clear_trace(self) -> None:
@@ -288,7 +292,7 @@ class Cluster:
         server = self[name]
         wanted, server.wanted_snapshots = server.wanted_snapshots, []
         for ask in wanted:
-            self.network.append(InstallSnapshot(ask.term, server.id, ask.peer, ask.session, self.snapshot(name)))
+            self._post(InstallSnapshot(ask.term, server.id, ask.peer, ask.session, self.snapshot(name)))
         return bool(wanted)
 
     def finish_snapshot(self, name: str, *, tell_sender: bool = True) -> bool:
