@@ -19,6 +19,7 @@ from coordd.errors import (
 from coordd.messages.client import (
     Credit,
     Error,
+    InfoRequest,
     Read,
     ReadResult,
     ReplyBody,
@@ -115,7 +116,7 @@ def test_a_one_shot_is_not_sent_again() -> None:
 
 def test_deadlines_without_a_server_and_without_a_leader() -> None:
     with Client([("127.0.0.1:1", generate().public)], timeout=0.3) as client:
-        with pytest.raises(TimedOutError, match=r"127\.0\.0\.1:1"):
+        with pytest.raises(TimedOutError, match=r"127\.0\.0\.1:1$"):  # and no word of keys
             client.kv_get("k")
         with pytest.raises(TimedOutError):
             client.kv_put("k", b"")
@@ -161,8 +162,10 @@ def test_an_unusable_server_on_the_list_does_not_keep_us_from_the_others() -> No
 
 def test_a_server_with_another_key_than_the_pinned_one_is_not_used() -> None:
     with fake_server(pair_reader) as server, Client([(server.address, generate().public)], timeout=0.7) as client:
-        with pytest.raises(TimedOutError):
+        with pytest.raises(TimedOutError, match="does not hold the public key that was given for it"):
             client.kv_get("k")
+        with pytest.raises(TimedOutError, match="is it the right one"):
+            client.request(InfoRequest(), server=server.address)
         assert not server.connections
 
 

@@ -241,6 +241,24 @@ def test_a_refusal_without_effect_is_tried_on_until_the_deadline(
     assert isinstance(world.error(call), kind)
 
 
+def test_a_write_that_gets_no_registration_in_its_time_says_that_nobody_leads() -> None:
+    """An agent answers at the end of the time that it was given, which must not be after the write's own."""
+    world = World("agent")
+    call = world.submit(put(), timeout=1.5, numbered=True)
+    server, request = world.one()
+    assert 1000 < request.budget_ms <= 1500
+    world.wait(1.2)
+    world.reply(server, request, Error("no-leader", "no server has led the cluster"))
+    world.wait(0.3)
+    assert isinstance(world.error(call), NoLeaderError)
+
+
+def test_a_registration_is_not_waited_for_as_long_as_a_patient_write() -> None:
+    world = World("a")
+    world.submit(put(), timeout=60, numbered=True)
+    assert world.one()[1].budget_ms == 5_000
+
+
 def test_a_leader_that_we_do_not_know_makes_us_ask_for_the_list() -> None:
     world = World("a")
     world.wait(5)
@@ -540,6 +558,18 @@ def test_a_list_that_is_old_empty_or_foreign_is_not_followed() -> None:
     ):
         servers.follow(wrong)
         assert servers.targets == {"a": "key-a", "b": "key-b"}
+
+
+def test_a_key_is_doubted_until_its_server_is_up() -> None:
+    servers = ServerList({"a": "key-a", "b": "key-b"}, random.Random(1))
+    for address in ("b", "gone"):
+        servers.rejected(address)
+    assert servers.rejecting == ["b"]
+    servers.connected("b")
+    assert servers.rejecting == []
+    agent = ServerList({"ipc:///agent": ""}, random.Random(1))
+    agent.rejected("ipc:///agent")
+    assert agent.rejecting == []
 
 
 def test_first_addresses_stay_in_reserve() -> None:

@@ -104,6 +104,19 @@ def test_what_can_not_be_connected_to_is_a_wrong_setting(outside: Context, tmp_p
         Connection.to_path(outside, tmp_path / ("x" * 120))
 
 
+def test_who_holds_another_key_is_told_from_who_is_not_there(inside: tuple[Context, Gate], outside: Context) -> None:
+    clients = ClientSocket.on_network(inside[0], PAIR, "127.0.0.1:0", inside[1])
+    right = connect(outside, clients)
+    wrong = Connection.to_server(outside, clients.address, generate().public, generate())
+    nobody = Connection.to_server(outside, "127.0.0.1:1", PAIR.public, generate())
+    wait_until(lambda: not wrong.up and wrong.rejected)
+    assert not right.rejected
+    assert not nobody.up
+    assert not nobody.rejected
+    for each in (right, wrong, nobody, clients):
+        each.close()
+
+
 def test_a_lost_connection_stays_lost(inside: tuple[Context, Gate], outside: Context) -> None:
     context, gate = inside
     clients = ClientSocket.on_network(context, PAIR, "127.0.0.1:0", gate)

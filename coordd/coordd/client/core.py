@@ -149,6 +149,10 @@ class ClientCore:
         self._exchange.connected(now)
         self.tick(now)
 
+    def rejected(self, server: str) -> None:
+        """Somebody there ends connections before they are up."""
+        self.servers.rejected(server)
+
     def lost(self, server: str, now: float) -> None:
         """The connection ended: no answer will come over it."""
         self.servers.lost(server)
@@ -258,7 +262,9 @@ class ClientCore:
             self._registering = True
             # A second registration by a repeated request is harmless: nobody uses the first, and it expires.
             body = Write(msgspec.Raw(encode(RegisterClient(self._name, self._rng.getrandbits(62) + 1))))
-            self._ask(body, now, self._registered, timeout=_REGISTER_SECONDS)
+            # No longer than a write waits for it: an agent tells only at the end of its time why it got nowhere.
+            longest = max(call.deadline for call in self._numbering.waiting) - now
+            self._ask(body, now, self._registered, timeout=min(_REGISTER_SECONDS, longest))
 
     def _registered(self, result: Result, now: float) -> None:
         self._registering = False

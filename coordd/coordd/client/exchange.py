@@ -280,10 +280,13 @@ class Exchange:
             return refusal
         if refusal is not None and refusal.code != "timed-out" and self._servers.up:
             return NoLeaderError("no server has led the cluster in the time given")
+        wrong = ", ".join(self._servers.rejecting)
+        doubt = f" ({wrong} does not hold the public key that was given for it: is it the right one?)" if wrong else ""
         if call.server and call.server not in self._servers.up:
-            return TimedOutError(f"server {call.server} could not be reached, or is none of this cluster")
+            return TimedOutError(f"server {call.server} could not be reached, or is none of this cluster{doubt}")
         if not self._servers.up:
-            return TimedOutError(f"no server could be reached in the time given: {', '.join(self._servers.targets)}")
+            targets = ", ".join(self._servers.targets)
+            return TimedOutError(f"no server could be reached in the time given: {targets}{doubt}")
         return TimedOutError("no answer came in the time given")
 
     def complete(self, call: Call, result: ReplyBody | RequestError) -> None:

@@ -49,6 +49,7 @@ class Links:
 
     def turn(self, now: float) -> bool:
         """Do all that can be done now. True: there is more, come again without waiting."""
+        self._note_rejections()
         self._core.tick(now)
         for _ in range(_ROUNDS):
             self._follow(now)
@@ -75,6 +76,12 @@ class Links:
     def close(self) -> None:
         for address in list(self._links):
             self._drop(address)
+
+    def _note_rejections(self) -> None:
+        """Before the core says what a deadline means: nothing else tells of a handshake that failed."""
+        for address, link in self._links.items():
+            if not link.up and not link.connection.up and link.connection.rejected:
+                self._core.rejected(address)
 
     def _look(self, address: str, link: _Link, now: float) -> bool:
         """Take in what came, then notice whether the connection came up or was lost. True: something happened."""

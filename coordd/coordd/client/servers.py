@@ -28,6 +28,7 @@ class ServerList:
         self._rng = rng
         self._up: set[str] = set()
         self._suspect: dict[str, float] = {}
+        self._rejecting: set[str] = set()
         self._home = ""
         self.cluster_id = ""
         self.leader = ""
@@ -57,10 +58,20 @@ class ServerList:
     def connected(self, address: str) -> None:
         self._up.add(address)
         self._suspect.pop(address, None)
+        self._rejecting.discard(address)
 
     def lost(self, address: str) -> None:
         self._up.discard(address)
         self._forget(address)
+
+    def rejected(self, address: str) -> None:
+        """Somebody there does not hold the key that we know."""
+        self._rejecting.add(address)
+
+    @property
+    def rejecting(self) -> list[str]:
+        """Those of the targets whose keys may be wrong; an agent has none."""
+        return [address for address, key in self.targets.items() if key and address in self._rejecting]
 
     def suspect(self, address: str, now: float) -> None:
         """It did not answer in time: ask others first for a while."""

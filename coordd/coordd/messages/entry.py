@@ -46,7 +46,7 @@ class CommandHeader(NamedTuple):
     state_time: int
     """Replicated time in nanoseconds, stamped by the leader; never decreases along the log."""
     client: int
-    """Identity of the registered client: the index of the entry that registered it."""
+    """Identity of the registered client, drawn by itself when it registered (`command.RegisterClient`)."""
     number: int
     """The client's number of this write, from 1."""
     lowest: int

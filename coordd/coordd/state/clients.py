@@ -1,9 +1,9 @@
 """Numbered writes: each takes effect once, however often it is sent.
 
-A client's identity is the index of its registration. Its row holds when it was last heard of, its lowest outstanding
-number, and the results of the numbers from there on. Rows are made once for a batch: in between, the results are kept in
-memory, and `flush` must come before the batch is committed. The number of kept results is bounded, and so is the length of
-a result (limits.MAX_FAILURE_TEXT), so that one client's row stays below 1 MiB.
+A client's identity is what it drew when it registered, or the index of its registration. Its row holds when it was last
+heard of, its lowest outstanding number, and the results of the numbers from there on. Rows are made once for a batch: in
+between, the results are kept in memory, and `flush` must come before the batch is committed. The number of kept results is
+bounded, and so is the length of a result (limits.MAX_FAILURE_TEXT), so that one client's row stays below 1 MiB.
 """
 
 import msgspec

@@ -133,14 +133,15 @@ class Connection:
     """One connection of a client to one server or to its agent. Belongs to one thread.
 
     Made by `to_server` or `to_path`. `up` is True from the end of the handshake until the connection is lost; `lost` is
-    True ever after. `send` returns False unless the connection is up.
+    True ever after. `send` returns False unless the connection is up. `rejected`: before it ever was up, somebody there took
+    a connection and ended it: no holder of the pinned key, or no server at all.
     """
 
     def __init__(self, dealer: Socket, target: str) -> None:
         self._dealer = dealer
         self._ended = dealer.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         self._was_up = False
-        self.lost = False
+        self.lost = self.rejected = False
         try:
             dealer.connect(target)
         except zmq.ZMQError as error:
@@ -180,7 +181,8 @@ class Connection:
         if self._was_up:
             self.lost = self.lost or ended
         else:
-            # Failed attempts before the first success are also told as ends; they no longer matter.
+            # A handshake that fails is told as an end, too, and tried again; a refused connection is not.
+            self.rejected = self.rejected or ended
             self._was_up = writable(self._dealer)
         return self._was_up and not self.lost
 
