@@ -21,15 +21,23 @@ from tests.integration.injuries import OUTCOMES, Patient, Verdict
 __all__ = ["KINDS", "SETTINGS", "Campaign", "snapshot_patient"]
 
 SETTINGS = """
+[raft]
+compact_after_entries = 150
+trailing_entries = 100
+
 [storage]
 wal_limit_bytes = 1048576
 state_checkpoint_ms = 200
 """
+"""A log that is cut, so that a lost state has to come from elsewhere, and checkpoints at every moment."""
 _SNAPSHOTS = """
 [raft]
 compact_after_entries = 50
 trailing_entries = 10
 snapshot_chunk_bytes = 4096
+
+[storage]
+state_checkpoint_ms = 200
 """
 KINDS = {
     "raft.db": "data/raft.db",
@@ -123,7 +131,7 @@ class Campaign:
 @contextmanager
 def snapshot_patient(folder: Path, chance: random.Random) -> Iterator[Patient]:
     """Its victim was away for long, and was killed while a snapshot arrived."""
-    with Patient.founded(folder, _SNAPSHOTS + SETTINGS) as patient:
+    with Patient.founded(folder, _SNAPSHOTS, renewing=False) as patient:
         behind = patient.figure("last_index")
         patient.victim.kill()
 

@@ -72,8 +72,9 @@ class EndedError(Exception):
 class Patient:
     """Three servers; the last one is the victim."""
 
-    def __init__(self, cluster: ServerCluster, preload: list[str]) -> None:
+    def __init__(self, cluster: ServerCluster, preload: list[str], renewing: bool) -> None:
         self.cluster = cluster
+        self._renewing = renewing
         self.victim = cluster.servers[-1]
         self.others = cluster.servers[:-1]
         self.known: dict[str, KvPair] = {}
@@ -86,11 +87,13 @@ class Patient:
 
     @classmethod
     @contextmanager
-    def founded(cls, folder: Path, settings: str, preload: list[str] | None = None) -> "Iterator[Patient]":
-        """`preload`: for the victim's process, see `ServerProcess.start`."""
+    def founded(
+        cls, folder: Path, settings: str, preload: list[str] | None = None, renewing: bool = True
+    ) -> "Iterator[Patient]":
+        """`preload`: for the victim's process, see `ServerProcess.start`. `renewing`: what is kept must not lag too far."""
         with ServerCluster(folder, extra=settings) as cluster:
             cluster.bootstrap()
-            patient = cls(cluster, preload or [])
+            patient = cls(cluster, preload or [], renewing)
             patient.write_known()
             yield patient
 
@@ -103,6 +106,11 @@ class Patient:
                 for number in range(KEYS):
                     client.kv_put(f"{KNOWN}{number:04}", f"{life} {number} ".encode() * 60)
                 self.checkpointed()
+        self._write_some()
+
+    def _write_some(self) -> None:
+        """Known keys that lie in a write-ahead log; then everything is as the cluster has it."""
+        with self.cluster.client(timeout=30.0) as client:
             for number in range(0, KEYS, 10):
                 client.kv_put(f"{KNOWN}{number:04}", f"newest {number} ".encode() * 60)
             self.known = {pair.key: pair for pair in client.kv_list(KNOWN, consistency="consistent")}
@@ -147,7 +155,20 @@ class Patient:
         """
         self._hand_over(self.others[0])
         self.victim.kill()
+        if min(int(figures["base_index"]) for figures in self.cluster.converged()) > self.target and self._renewing:
+            self._renew()
+        self._put_back()
+
+    def _renew(self) -> None:
+        """The others have cut their logs beyond what is kept: with that any victim would need a snapshot, hurt or not."""
+        self._put_back()
+        self.victim.start(preload=self._preload)
+        self.checkpointed()
+        self._write_some()
+        self.keep()
         self.cluster.converged()
+
+    def _put_back(self) -> None:
         shutil.rmtree(self.victim.data)
         shutil.copytree(self._pristine, self.victim.data)
         shutil.copy2(self._pristine.with_name("pristine-key"), self.victim.folder / "key")
@@ -247,17 +268,17 @@ class Patient:
             raise EndedError
         return [found[number] for number in numbers]
 
-    def _figures(self, line: Straight) -> dict[str, Any]:
+    def _figures(self, line: Straight) -> dict[str, Any] | None:
+        """None while it refuses to say anything, since its state is lost."""
         [info] = self._answers(line, [InfoRequest()])
-        assert isinstance(info, Info), info
-        return dict(info.figures)
+        return dict(info.figures) if isinstance(info, Info) else None
 
     def _await_current(self, line: Straight) -> bool:
         """It holds all that is known, and follows or leads."""
         deadline = time.monotonic() + _PATIENCE
         while time.monotonic() < deadline:
             figures = self._figures(line)
-            if figures["applied_index"] >= self.target and figures["leader"] and not figures["refilling"]:
+            if figures and figures["applied_index"] >= self.target and figures["leader"] and not figures["refilling"]:
                 return True
             time.sleep(0.02)
         return False
@@ -277,7 +298,7 @@ class Patient:
         deadline = time.monotonic() + _PATIENCE
         while time.monotonic() < deadline:
             figures = self._figures(line)
-            if figures["role"] == "leader" and figures["lease"]:
+            if figures and figures["role"] == "leader" and figures["lease"]:
                 return True
             self._hand_over(self.victim)
         return False
