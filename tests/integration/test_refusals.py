@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -177,10 +178,10 @@ def test_a_damaged_wal(tmp_path: Path) -> None:
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user")
 @pytest.mark.parametrize("what", ["data", "key"])
-def test_no_permission(used: ServerProcess, what: str, tmp_path: Path) -> None:
+def test_no_permission(used: ServerProcess, what: str) -> None:
     """As a user who owns the configuration but not the data, or not the key."""
     for folder in [used.folder, *used.folder.parents]:
-        if tmp_path.parent.parent in folder.parents or folder == tmp_path.parent.parent:
+        if Path(tempfile.gettempdir()) in folder.parents:
             folder.chmod(folder.stat().st_mode | 0o055)
     used.config.chmod(0o644)
     if what == "data":

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from coordd.errors import InvariantError
 from coordd.messages import levels
 from coordd.messages.client import AddServerRequest, Error, Info, InfoRequest, LogRequest, LogTail, ReplyBody, Written
+from coordd.messages.codec import decode_peer, encode_peer
 from coordd.messages.command import KvDeleteTree, KvPut, RaiseFeatureLevel
 from coordd.server.levels import next_level
 from tests.server.conftest import MakeDesk
@@ -131,6 +132,17 @@ def test_rule_95_the_leader_itself_proposes_nothing_above_the_level(make_desk: M
     desk = make_desk()
     with pytest.raises(InvariantError, match="not all can read"):
         desk.side.api.propose(KvDeleteTree("a"), desk.now)
+
+
+def test_versions_read_each_others_hellos() -> None:
+    """An older one says nothing of levels, a later one may say more."""
+    said = msgspec.structs.replace(hello(sid("s2")), level=NEW)
+    envelope = msgspec.msgpack.decode(encode_peer("", said))
+    assert envelope[2][-1] == NEW
+    older = [*envelope[:2], envelope[2][:-1]]
+    assert decode_peer(msgspec.msgpack.encode(older)).message == hello(sid("s2"))
+    later = [*envelope[:2], [*envelope[2], "more"]]
+    assert decode_peer(msgspec.msgpack.encode(later)).message == said
 
 
 # --- newcomers --------------------------------------------------------------------------------------------------------
