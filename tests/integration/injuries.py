@@ -41,7 +41,7 @@ from coordd.messages.client import (
 )
 from coordd.messages.query import KvGet, KvList, KvPair, KvPairs, Query
 from coordd.storage.high_water import HighWater
-from tests.integration.cluster import ServerCluster, ServerProcess, Straight, wait_for
+from tests.integration.cluster import FOR_NOW, ServerCluster, ServerProcess, Straight, wait_for
 
 __all__ = ["OUTCOMES", "Patient", "Verdict"]
 
@@ -128,11 +128,17 @@ class Patient:
 
     def noise(self, count: int) -> None:
         """Writes to keys that nobody asks for."""
-        with self.cluster.client(timeout=30.0) as client:
+        with self.cluster.client(timeout=5.0) as client:
             for _ in range(count):
                 self._noise += 1
-                with suppress(CoorddError):
-                    client.kv_put(f"noise/{self._noise % 7}", b"n" * 500)
+
+                def put(key: str = f"noise/{self._noise % 7}") -> bool:
+                    try:
+                        return client.kv_put(key, b"n" * 500).ok
+                    except FOR_NOW:
+                        return False
+
+                wait_for(put, "a write")
 
     def figure(self, name: str) -> int:
         figures = self.cluster.info(self.victim)
@@ -198,6 +204,7 @@ class Patient:
         with Straight(self.victim) as line:
             self._await_current(line)
         self.noise(10)
+        self.cluster.converged()
         with tempfile.TemporaryDirectory() as aside:
             copy = Path(aside) / "copy"
             shutil.copytree(self.victim.folder, copy)
