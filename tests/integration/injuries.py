@@ -41,6 +41,7 @@ from coordd.messages.client import (
 )
 from coordd.messages.query import KvGet, KvList, KvPair, KvPairs, Query
 from coordd.storage.high_water import HighWater
+from coordd.storage.identity import read_identity, write_identity
 from tests.integration.cluster import FOR_NOW, ServerCluster, ServerProcess, Straight, wait_for
 
 __all__ = ["OUTCOMES", "Patient", "Verdict"]
@@ -182,10 +183,9 @@ class Patient:
         mark = HighWater(self.victim.data / "high_water")
         mark.write(msgspec.structs.replace(mark.mark, boot=self._lives))
         mark.close()
-        identity = self.victim.data / "identity.json"
-        text = re.sub(r'("boot": *)\d+', rf"\g<1>{self._lives}", identity.read_text())
-        assert str(self._lives) in text
-        identity.write_text(text)
+        identity = read_identity(self.victim.data, self.victim.name)
+        assert identity is not None
+        write_identity(self.victim.data, msgspec.structs.replace(identity, boot=self._lives))
 
     # --- trials -------------------------------------------------------------------------------------------------------
 

@@ -156,3 +156,23 @@ def test_a_user_without_permission_is_told_so(tmp_path: Path) -> None:
     assert str(folder) in answer.stdout, answer
     assert "user id 65534" in answer.stdout
     assert fingerprint(folder) == before
+
+
+def test_every_bit_of_the_identity_counts(tmp_path: Path) -> None:
+    """One that flips never gives another identity; a few, in the JSON's spaces, change nothing."""
+    store = filled(tmp_path / "data", 1)
+    store.join("c" * 32)
+    store.close()
+    path = tmp_path / "data" / "identity.json"
+    whole = path.read_bytes()
+    identity = read_identity(tmp_path / "data", NAME)
+    refused = 0
+    for bit in range(8 * len(whole)):
+        content = bytearray(whole)
+        content[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(content)
+        try:
+            assert read_identity(tmp_path / "data", NAME) == identity
+        except StorageError:
+            refused += 1
+    assert refused > 0.9 * 8 * len(whole)

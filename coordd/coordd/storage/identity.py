@@ -8,6 +8,7 @@ import uuid
 from pathlib import Path
 
 import msgspec
+from crc32c import crc32c
 
 from coordd.errors import DamagedError, StorageError
 from coordd.storage.failures import storing
@@ -44,6 +45,12 @@ class Identity(msgspec.Struct, frozen=True):
         return msgspec.structs.replace(self, cluster_id=cluster_id)
 
 
+class _Sealed(Identity, frozen=True, kw_only=True):
+    """The file: a digit of the incarnation that flips would make another server of this one."""
+
+    checksum: str
+
+
 def new_identity(name: str) -> Identity:
     return Identity(name=name, incarnation=uuid.uuid4().hex)
 
@@ -56,7 +63,10 @@ def read_identity(folder: Path, name: str) -> Identity | None:
             return None
         content = path.read_bytes()
     try:
-        identity = msgspec.json.decode(content, type=Identity)
+        sealed = msgspec.json.decode(content, type=_Sealed)
+        identity = Identity(sealed.name, sealed.incarnation, sealed.boot, sealed.cluster_id)
+        if sealed != _seal(identity):
+            raise msgspec.ValidationError("its checksum is that of another content")
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise DamagedError(
             f"{path} is damaged ({error}): restore it, or let this server join anew with an empty folder"
@@ -68,4 +78,9 @@ def read_identity(folder: Path, name: str) -> Identity | None:
 
 def write_identity(folder: Path, identity: Identity) -> None:
     """Durably, or the old file stays. Raises: DiskFullError, StorageError."""
-    write_durably(folder / _FILE, msgspec.json.format(msgspec.json.encode(identity)) + b"\n")
+    write_durably(folder / _FILE, msgspec.json.format(msgspec.json.encode(_seal(identity))) + b"\n")
+
+
+def _seal(identity: Identity) -> _Sealed:
+    checksum = f"{crc32c(msgspec.json.encode(identity)):08x}"
+    return _Sealed(**msgspec.structs.asdict(identity), checksum=checksum)
