@@ -9,6 +9,8 @@ something still fails when the algorithm does something forbidden.
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
+import msgspec
+
 from coordd.messages.peer import InstallSnapshot, RaftMessage, RequestVote, VoteResponse
 from coordd.raft import events
 from coordd.raft.output import Output, Role
@@ -48,8 +50,10 @@ class Cluster:
         terms: Mapping[str, Term] | None = None,
         commits: Mapping[str, Index] | None = None,
         settings: RaftSettings | None = None,
+        priorities: Mapping[str, int] | None = None,
         seed: int = 0,
     ) -> None:
+        self.priorities = dict(priorities or {})
         self.settings = settings or RaftSettings(min_inflight_messages=64)  # windows that stay open
         self.seed = seed
         self.now = START
@@ -86,7 +90,8 @@ class Cluster:
         return self[name].raft.replica.role
 
     def _boot(self, server: Server, tail: int | None = None, promised: Index | None = None) -> Output:
-        server.power_up(self.settings, self.seed)
+        priority = self.priorities.get(str(server.id), 0)
+        server.power_up(msgspec.structs.replace(self.settings, priority=priority), self.seed)
         disk = server.disk
         count = len(disk.entries) if tail is None else min(tail, len(disk.entries))
         first = disk.last - count + 1

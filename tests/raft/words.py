@@ -108,8 +108,8 @@ def rejected(cluster: Cluster, leader: str, peer: str, at: Index, hint: tuple[In
 
 
 def beat_answered(
-    cluster: Cluster, leader: str, peer: str, number: int, *, boot: int = BOOT, promise: float = 0.3
+    cluster: Cluster, leader: str, peer: str, number: int, *, boot: int = BOOT, promise: float = 0.3, priority: int = 0
 ) -> HeartbeatResponse:
     server = cluster[leader]
     session = server.progress(peer).session
-    return HeartbeatResponse(server.replica.term, sid(peer), server.id, session, boot, number, promise)
+    return HeartbeatResponse(server.replica.term, sid(peer), server.id, session, boot, number, promise, priority)

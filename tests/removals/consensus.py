@@ -885,8 +885,8 @@ READ: tuple[Removal, ...] = (
     gone(
         59,
         "raft.replication:handle_heartbeat",
-        "message.round, r.settings.election_timeout",
-        "message.round, r.election_timeout",
+        "message.round,\n            r.settings.election_timeout",
+        "message.round,\n            r.election_timeout",
         TIMING + "test_rule_59_a_follower_promises_its_own_floor_and_no_more",
     ),
     gone(

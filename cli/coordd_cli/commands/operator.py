@@ -60,11 +60,13 @@ def list_peers(call: Call) -> None:
                 "match": peer.match if peer else None,
                 "contact_ms": peer.contact_ms if peer else None,
                 "level": (peer.level or None) if peer else None,
+                "priority": peer.priority if peer else None,
                 "id": one.id,
                 "public_key": one.public_key,
             }
         )
-    call.render.rows(rows, ["name", "raft_address", "client_address", "role", "match", "contact_ms", "level"])
+    columns = ["name", "raft_address", "client_address", "role", "match", "contact_ms", "level", "priority"]
+    call.render.rows(rows, columns)
 
 
 @raft.command("add-peer")

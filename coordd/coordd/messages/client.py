@@ -284,6 +284,8 @@ class PeerInfo(Row, frozen=True):
     contact_ms: int
     level: int = 0
     """The highest feature level that it supports; 0 where the leader does not know."""
+    priority: int | None = None
+    """Its setting; None where the leader does not know."""
 
 
 class Info(Wire, frozen=True, tag="in"):

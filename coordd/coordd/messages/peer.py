@@ -105,6 +105,8 @@ class Heartbeat(Message, frozen=True, tag="hb"):
     """The newest round whose answer by this follower had come when this was sent: so it was sent after that answer."""
     election_timeout: float = 0.0
     """Seconds that the leader, by what it measures, advises to wait for it; 0: no advice."""
+    rank: int = 0
+    """Steps of priority among healthy voters before this follower: they are to campaign first."""
 
 
 class HeartbeatResponse(Message, frozen=True, tag="hr"):
@@ -115,6 +117,8 @@ class HeartbeatResponse(Message, frozen=True, tag="hr"):
     round: int
     promise: float = 0.0
     """Seconds, from this answer on, for which it gives nobody else a vote, also after a restart: leases count on it (rule 59)."""
+    priority: int = 0
+    """The follower's setting."""
 
 
 class InstallSnapshot(Message, frozen=True, tag="is"):

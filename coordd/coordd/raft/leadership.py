@@ -5,7 +5,7 @@ Everything a leader has lives in `Replica.leading` and ends with it.
 
 from coordd.messages.entry import NOOP_ENTRY
 from coordd.messages.peer import TimeoutNow
-from coordd.raft import membership, reads, replication
+from coordd.raft import membership, priority, reads, replication
 from coordd.raft.events import Proposed, TransferRequested
 from coordd.raft.output import Accepted, ProposalAnswer, Refusal, Role
 from coordd.raft.quorum import agreed, has_quorum
@@ -72,6 +72,9 @@ def _keep_house(r: Replica, leading: Leadership, now: float) -> None:
     _forget_departed(r, leading, now)
     _give_up_overdue(r, leading, now)
     membership.consider_promotions(r, leading, now)
+    successor = priority.preferred(r, leading, now)
+    if successor is not None:
+        transfer(r, TransferRequested(successor), now)
 
 
 def _active(r: Replica, leading: Leadership, server: ServerId, now: float) -> bool:
@@ -169,12 +172,9 @@ def transfer(r: Replica, event: TransferRequested, now: float) -> ServerId | Ref
 
 
 def _best_successor(r: Replica, leading: Leadership, now: float) -> ServerId | None:
-    able = [
-        (progress.match, peer)
-        for peer, progress in leading.peers.items()
-        if all(peer in half for half in r.halves) and _active(r, leading, peer, now) and not progress.refilling
-    ]
-    return max(able)[1] if able else None
+    """Of those that hold what is committed the one of highest priority, else the one that holds most (rule 90)."""
+    able = [(p.match >= r.log.commit, p.priority, p.match, p.peer) for p in r.healthy_voters(leading, now)]
+    return max(able)[-1] if able else None
 
 
 def _continue_transfer(r: Replica, leading: Leadership) -> None:

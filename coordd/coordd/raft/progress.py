@@ -50,6 +50,10 @@ class Progress:
     """The newest heartbeat round it answered."""
     promise: float = 0.0
     """For how long from that answer on it surely gives nobody else a vote, seconds."""
+    priority: int = 0
+    """As it says itself."""
+    preferred_since: float | None = None
+    """Since when it could take over and has a higher priority than the leader."""
     refilling: bool = False
     """Its disk forgot entries: its match counts for nothing (rule 111)."""
     departing_since: float | None = None

@@ -18,7 +18,9 @@ from coordd.raft.settings import RaftSettings
 from coordd.raft.timing import Timing
 from coordd.types import Configuration, HardState, Index, LogSlice, LogWrite, ServerId, Term
 
-__all__ = ["PendingRead", "Replica", "Rng", "Transfer"]
+__all__ = ["Leadership", "PendingRead", "Replica", "Rng", "Transfer"]
+
+_MOST_RANKS = 2
 
 
 class Rng(Protocol):
@@ -76,6 +78,10 @@ class Leadership:
     lease_forfeited: bool = False
     """TimeoutNow was sent in this term. It may arrive late and overrides stickiness, so no lease is safe any more (58)."""
     uncommitted_bytes: int = 0
+    committed_before: Index = 0
+    """The commit index of an interval ago."""
+    handover_after: float = float("-inf")
+    """No attempt to hand over to a server of higher priority before."""
     transfer: Transfer | None = None
 
 
@@ -119,6 +125,8 @@ class Replica:
         self.leader_contact = float("-inf")
         """When a leader was last heard, and which one: it was promised that nobody else gets a vote for T from then on."""
         self.last_leader: ServerId | None = None
+        self.rank = 0
+        """How many steps of priority that leader saw before this server (`priority.py`)."""
         self.freshness = Freshness()
         self.timing = Timing(
             self.settings.election_timeout, self.settings.max_election_timeout, self.settings.heartbeat_interval
@@ -183,6 +191,16 @@ class Replica:
     def is_voter(self) -> bool:
         return any(self.me in half for half in self.halves)
 
+    def healthy_voters(self, leading: Leadership, now: float) -> list[Progress]:
+        """The other voters, of both halves of a joint configuration, that were heard and have forgotten nothing."""
+        return [
+            progress
+            for peer, progress in leading.peers.items()
+            if all(peer in half for half in self.halves)
+            and now - progress.contact < self.election_timeout
+            and not progress.refilling
+        ]
+
     def configuration_at(self, index: Index) -> tuple[Index, Configuration | None]:
         """The configuration in force at an index, with the index of its own entry."""
         for at, configuration in reversed(self.configurations):
@@ -201,10 +219,11 @@ class Replica:
     def fact(self, name: str, **values: object) -> None:
         self.out.facts.append(Fact(name, {"term": self.term, **values}))
 
-    def reset_election(self, now: float) -> None:
-        """Draw from [T, 2T): strictly above the time for which others are deaf, or fail-over could starve (rule 16)."""
+    def reset_election(self, now: float, rank: int = 0) -> None:
+        """Draw from [T, 2T): strictly above the time for which others are deaf, or fail-over could starve (rule 16). Later
+        by up to two T for those before whom others are preferred."""
         base = self.election_timeout
-        self.election_due = now + base * (1.0 + self.rng.random())
+        self.election_due = now + base * (1.0 + self.rng.random() + min(rank, _MOST_RANKS))
 
     def follow(self, term: Term, leader: ServerId | None, now: float) -> None:
         """Become a follower, or stay one: of `leader`, or of nobody known (rule 31)."""
@@ -215,6 +234,7 @@ class Replica:
             self.reset_election(now)
         self._drop_leadership()
         if leader != self.leader:
+            self.rank = 0
             self._drop_forwarded_reads()
         self.role, self.leader = Role.FOLLOWER, leader
         self.votes = {}
@@ -222,13 +242,14 @@ class Replica:
         self.out.leadership_changed = True
         self.fact("follow", leader=leader)
 
-    def hear_leader(self, leader: ServerId, now: float) -> None:
+    def hear_leader(self, leader: ServerId, now: float, rank: int | None = None) -> None:
         """A valid message of the current term's leader: besides a granted vote, all that resets the timer (rule 17)."""
         invariant(self.role is not Role.LEADER, "two leaders in one term", term=self.term, other=leader)
         if self.leader != leader or self.role is not Role.FOLLOWER:
             self.follow(self.term, leader, now)
+        self.rank = self.rank if rank is None else rank
         self.leader_contact, self.last_leader = now, leader
-        self.reset_election(now)
+        self.reset_election(now, self.rank)
 
     def change_role(self, role: Role, leader: ServerId | None) -> None:
         """The ways up: pre-candidate, candidate, leader. The known leader goes first (rules 20, 31)."""

@@ -7,7 +7,7 @@ then allows. So a batch of proposals leaves in one append for each follower, wha
 from coordd.errors import invariant
 from coordd.messages.entry import CONFIGURATION, decode_configuration
 from coordd.messages.peer import AppendEntries, AppendResponse, Heartbeat, HeartbeatResponse
-from coordd.raft import reads, snapshots
+from coordd.raft import priority, reads, snapshots
 from coordd.raft.events import EntriesRead
 from coordd.raft.output import ReadEntries
 from coordd.raft.progress import Progress, ProgressState
@@ -198,6 +198,7 @@ def heartbeat(r: Replica, leading: Leadership, now: float) -> None:
     leading.heartbeat_due = now + r.settings.heartbeat_interval
     leader_commit, vouched_at = reads.vouched(r, now)
     election_timeout = r.timing.announce(now)
+    ranks = priority.ranks(r, leading, now)
     for progress in leading.peers.values():
         commit = min(progress.match, r.log.commit)
         progress.commit_sent = max(progress.commit_sent, commit)
@@ -213,6 +214,7 @@ def heartbeat(r: Replica, leading: Leadership, now: float) -> None:
                 now - vouched_at if leader_commit else 0.0,
                 progress.acked_round,
                 election_timeout,
+                ranks.get(progress.peer, 0),
             )
         )
     reads.round_begun(r, leading, now)
@@ -225,6 +227,7 @@ def handle_heartbeat_response(r: Replica, message: HeartbeatResponse, now: float
         return
     if message.round > progress.acked_round:
         progress.acked_round, progress.promise = message.round, message.promise
+        progress.priority = message.priority
         reads.round_answered(r, leading, now)
     if r.stalled or progress.state is ProgressState.SNAPSHOT:
         return
@@ -323,13 +326,20 @@ def _reject(r: Replica, message: AppendEntries) -> None:
 
 def handle_heartbeat(r: Replica, message: Heartbeat, now: float) -> None:
     r.timing.heard_leader(message.election_timeout)
-    r.hear_leader(message.sender, now)
+    r.hear_leader(message.sender, now, message.rank)
     r.freshness.heard(message, now)
     # min with last: what this leader saw acknowledged may be gone if the disk lied, and must not become an assertion.
     if not r.installing:
         r.log.commit = max(r.log.commit, min(message.commit, r.log.last))
     r.send(
         HeartbeatResponse(
-            r.term, r.me, message.sender, message.session, r.boot, message.round, r.settings.election_timeout
+            r.term,
+            r.me,
+            message.sender,
+            message.session,
+            r.boot,
+            message.round,
+            r.settings.election_timeout,
+            r.settings.priority,
         )
     )

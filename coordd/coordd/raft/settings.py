@@ -15,6 +15,10 @@ class RaftSettings(msgspec.Struct, frozen=True, kw_only=True):
     """T follows what is measured between these two (`timing.py`); leases count on the first."""
     lease_duration: float = 0.240
     """How long a confirmed round lets the leader read locally; below 0.9 of the least T, the rest is for clocks that drift."""
+    priority: int = 0
+    """Servers of higher priority lead rather (`priority.py`)."""
+    priority_hold: float = 10.0
+    """For so long a voter of higher priority must be heard and caught up before it is handed leadership."""
     max_append_entries: int = 1024
     max_append_bytes: int = 1024 * 1024
     min_inflight_messages: int = 2

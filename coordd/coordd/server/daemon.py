@@ -438,6 +438,8 @@ def _core_settings(settings: ServerSettings) -> CoreSettings:
         election_timeout=election,
         max_election_timeout=raft.election_most_ms / 1000,
         lease_duration=0.8 * election,
+        priority=raft.priority,
+        priority_hold=raft.priority_hold_ms / 1000,
         max_append_bytes=raft.max_append_bytes,
         max_inflight_messages=raft.max_inflight_messages,
         max_inflight_bytes=raft.max_inflight_bytes,

@@ -381,9 +381,11 @@ class Operator:
             progress = leading.peers.get(member.id) if leading else None
             contact = int((now - progress.contact) * 1000) if progress else -1
             match = progress.match if progress else 0
+            priority = progress.priority if progress and progress.boot else None
             if leading and member.id == replica.me:
-                match, contact = replica.log.durable, 0
-            rows.append(wire.PeerInfo(member.id, role, match, contact, self._levels.supported_by(member) or 0))
+                match, contact, priority = replica.log.durable, 0, replica.settings.priority
+            level = self._levels.supported_by(member) or 0
+            rows.append(wire.PeerInfo(member.id, role, match, contact, level, priority))
         return tuple(rows)
 
 

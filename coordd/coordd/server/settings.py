@@ -46,6 +46,20 @@ class RaftSettings:
         least=50,
         most=60_000,
     )
+    priority: int = setting(
+        "servers of higher priority lead rather, as soon as they have caught up; none is preferred where it is equal",
+        default=100,
+        unit="points",
+        least=0,
+        most=1_000,
+    )
+    priority_hold_ms: int = setting(
+        "for how long a server of higher priority must be healthy and caught up before it is handed leadership",
+        default=10_000,
+        unit="ms",
+        least=100,
+        most=3_600_000,
+    )
     max_append_bytes: int = setting(
         "entries in one message to a follower", default=256 * KIB, unit="bytes", least=KIB, most=4 * MIB
     )
