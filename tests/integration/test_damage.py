@@ -1,5 +1,6 @@
 """Bytes that turn over in the state file of a real server: the server notices, serves nothing of it, and is refilled."""
 
+import contextlib
 import sqlite3
 import subprocess
 import sys
@@ -36,13 +37,16 @@ def small(tmp_path: Path) -> Iterator[ServerCluster]:
         yield cluster
 
 
-def flip(path: Path, near: bytes) -> None:
-    """Turn one bit over, beside the last place at which these bytes stand in the file."""
+def flip(path: Path, text: bytes) -> None:
+    """Turn one bit over in each place at which these bytes stand in the file: some may be of no use any more."""
     with path.open("r+b", buffering=0) as file:
         content = file.read()
-        at = content.rindex(near) + len(near) - 1
-        file.seek(at)
-        file.write(bytes([content[at] ^ 1]))
+        at = content.find(text)
+        assert at >= 0
+        while at >= 0:
+            file.seek(at + len(text) - 1)
+            file.write(bytes([text[-1] ^ 1]))
+            at = content.find(text, at + 1)
 
 
 def into_file(path: Path) -> None:
@@ -144,3 +148,69 @@ def test_nobody_could_refill_a_server_without_others(tmp_path: Path) -> None:
         assert done.returncode == 2
         assert "nobody could refill" in done.stderr
         assert not server.data.exists()
+
+
+RUNNING = SMALL + "scrub_interval_s = 1\n"
+
+
+@pytest.mark.parametrize("which", ["follower", "leader"])
+@pytest.mark.parametrize("where", ["", "-wal"])
+def test_a_state_damaged_while_its_server_runs(tmp_path: Path, which: str, where: str) -> None:
+    """Of the file, or of its write-ahead log: it is read right throughout, and the server is refilled by itself."""
+    with ServerCluster(tmp_path / "cluster", extra=RUNNING) as cluster:
+        cluster.bootstrap()
+        fill(cluster, "early", KEYS)
+        cut_behind(cluster, KEYS)
+        victim = cluster.leader() if which == "leader" else cluster.followers()[0]
+        state = state_file(victim)
+        beaten, text = (Path(f"{state}-wal"), b"fresh0" * 10) if where else (state, b"early7" * 10)
+
+        def found() -> bool:
+            holds_what_was_written(cluster, victim)
+            return (victim.data / EVIDENCE).exists()
+
+        def damaged() -> bool:
+            """A checkpoint may just have written right bytes over the wrong ones: then once more."""
+            if where:
+                fill(cluster, "fresh", 1)
+            if text in beaten.read_bytes():
+                flip(beaten, text)
+            with contextlib.suppress(AssertionError):
+                wait_for(found, "the damage to be found", patience=4.0)
+            return found()
+
+        wait_for(damaged, "damage that stays")
+        wait_for(lambda: figure(cluster, victim, "snapshots_installed") > 0, "another state")
+        assert "state lost" in victim.log
+        holds_what_was_written(cluster, victim)
+        fill(cluster, "later", 10)
+        assert len({each["state_digest"] for each in cluster.converged()}) == 1
+        assert all(server.running for server in cluster.servers)
+
+
+def test_a_lone_server_whose_state_was_damaged_ends(tmp_path: Path) -> None:
+    with ServerCluster(
+        tmp_path / "cluster", 1, extra="[storage]\nscrub_interval_s = 1\nstate_checkpoint_ms = 100"
+    ) as cluster:
+        cluster.bootstrap()
+        fill(cluster, "early", KEYS)
+        [server] = cluster.servers
+        path = state_file(server)
+        wait_for(lambda: b"early59" * 10 in path.read_bytes(), "a checkpoint")
+        flip(path, b"early7" * 10)
+        wait_for(lambda: not server.running, "the server to end")
+        assert server.process is not None
+        assert server.process.returncode == 3
+        assert "restore a backup" in server.log
+
+
+def test_scrubbing_and_comparing_find_nothing_where_nothing_is_wrong(tmp_path: Path) -> None:
+    with ServerCluster(tmp_path / "cluster", extra=RUNNING + "compare_every_entries = 16\n") as cluster:
+        cluster.bootstrap()
+        fill(cluster, "early", KEYS)
+        for server in cluster.servers:
+            wait_for(lambda server=server: figure(cluster, server, "scrubs") > 1, "two scrubs")  # type: ignore[misc]
+            figures = cluster.info(server)
+            assert figures is not None
+            assert figures["digests_compared"] > 2
+            assert (figures["digests_differed"], figures["states_lost"]) == (0, 0)

@@ -171,6 +171,7 @@ def side(room: Room) -> tuple[PeerSide, Heard]:
             roster=room.roster,
             greetings=heard,
             snapshots=heard,
+            care=heard,
             beats=heard,
             observed=room.observed,
             store=heard,

@@ -76,6 +76,7 @@ class Half:
             credits=credits,
             receivers=receivers,
             clock=lambda: self.now,
+            doubt=lambda: self.reports.append("doubt"),
             report=lambda event, text: self.reports.append(f"{event}: {text}"),
         )
 
@@ -334,6 +335,37 @@ def test_what_is_not_what_was_announced_is_thrown_away_and_sent_anew(way: Way) -
     way.order()
     check_arrived(way, way.run()[1])
     assert way.leader.snapshots.built == 2  # nothing tells whether the file was right
+
+
+def test_a_damaged_copy_is_announced_to_nobody_and_raises_doubt(way: Way) -> None:
+    way.machine.checkpoint()
+    path = way.leader.files.path(way.leader.state_file)
+    content = bytearray(path.read_bytes())
+    content[content.rindex(bytes([7]) * 500)] ^= 1
+    path.write_bytes(content)
+    way.order()
+    sent, received = way.run(2.0)
+    assert (sent, received) == ([SnapshotFailed(FOLLOWER, 1)], [])
+    assert not [message for message in way.passed if isinstance(message, InstallSnapshot)]
+    assert way.leader.reports[-2].startswith("snapshot failed: the snapshot")
+    assert way.leader.reports[-1] == "doubt"
+    assert not list(way.leader.files.folder.glob("snapshot-*"))
+
+
+def test_a_copy_is_verified_in_slices(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each ends after a moment of the loop's clock."""
+    ticks = iter(n * 0.001 for n in range(1_000_000))
+    monkeypatch.setattr(way.leader.snapshots, "_clock", lambda: next(ticks))
+    way.order()
+    way.leader.bench.turn()
+    slices = 0
+    while way.leader.snapshots._check is not None:
+        assert way.leader.snapshots.pushing
+        slices += 1
+        way.leader.snapshots.turn(way.now + slices)
+    assert slices > 20
+    monkeypatch.undo()
+    check_arrived(way, way.run()[1])
 
 
 def test_pieces_and_credits_of_other_transfers_count_for_nothing(way: Way) -> None:

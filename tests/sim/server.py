@@ -152,8 +152,7 @@ class Server:
             around.counts["states damaged"] += 1
             files.set_aside(base.state_file)
         files.remove_all_but({base.state_file})
-        path = files.path(base.state_file)
-        machine = self._open_state(str(path) if base.index == 0 or path.exists() else ":memory:", examined=True)
+        machine = self._open_state(files.state_path(base), examined=True)
         around.invariants.restored(self.id, machine.applied)
         if machine.applied:
             around.invariants.resembles(self.id, machine.applied, machine.digest)

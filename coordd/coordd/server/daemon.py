@@ -36,8 +36,8 @@ from coordd.server.refill import others_of
 from coordd.server.roster import Contact, Roster
 from coordd.server.settings import MIB, ServerSettings
 from coordd.server.snapshots import Snapshots
+from coordd.server.state_care import StateCare
 from coordd.server.terms import LeaderDuties
-from coordd.server.upkeep import Upkeep
 from coordd.state.machine import Machine, examine
 from coordd.storage.identity import Identity
 from coordd.storage.log_store import LogStore
@@ -48,7 +48,6 @@ from coordd.storage.writer import ChainFound, LogRead, LogWriter, WriterFailed
 from coordd.transport.clients import ClientSocket, Poller, Wakeup, close_context, open_context
 from coordd.transport.peers import PeerSockets
 from coordd.transport.security import Gate, load_key_file
-from coordd.types import Base
 
 __all__ = ["Daemon", "clock"]
 
@@ -125,7 +124,7 @@ class Daemon:
             self._log.error("state damaged", reason=self._state_damage, advice="it is fetched from another server")
             self._files.set_aside(recovered.base.state_file)
         self._files.remove_all_but({recovered.base.state_file})
-        machine = self._open_state(recovered.base)
+        machine = self._open_state(self._files.state_path(recovered.base))
         self._observed = Observed()
         moved = {member.name: (member.raft_address, member.client_address) for member in settings.moved}
         for name, (raft, _) in moved.items():
@@ -169,11 +168,8 @@ class Daemon:
         named = msgspec.structs.replace(recovered.base, state_file=self._files.new_name(0))
         return msgspec.structs.replace(recovered, base=self._store.set_base(named))
 
-    def _open_state(self, base: Base) -> Machine:
-        """Without a file the log is applied from its beginning, or, where that is gone, another server's state is waited for."""
-        path = self._files.path(base.state_file)
-        whole = base.index == 0 or path.exists()
-        return Machine.open(str(path) if whole else ":memory:", examined=True)
+    def _open_state(self, path: str) -> Machine:
+        return Machine.open(path, examined=True, cache_mib=self._settings.storage.state_cache_mib)
 
     def _make_snapshots(self) -> Snapshots:
         return Snapshots(
@@ -183,11 +179,13 @@ class Daemon:
             links=self._links,
             submit=self._writer.submit,
             state_file=lambda: self._node.state_file,
+            doubt=lambda: self._care.scrubbing.now(),
             chunk_bytes=self._settings.raft.snapshot_chunk_bytes,
             credits=self._settings.raft.snapshot_credits,
             receivers=self._settings.raft.snapshot_receivers,
             report=self._report,
             clock=clock,
+            open_state=self._open_state,
         )
 
     def _assemble_sides(self) -> None:
@@ -223,6 +221,7 @@ class Daemon:
             settings=settings,
         )
         self._greetings = self._make_greetings(hello, founding)
+        self._care = self._make_care()
         self._peers = PeerSide(
             me=self._me,
             node=node,
@@ -230,12 +229,12 @@ class Daemon:
             roster=self._roster,
             greetings=self._greetings,
             snapshots=self._snapshots,
+            care=self._care,
             beats=beats,
             observed=self._observed,
             store=self._store,
             log=self._log,
         )
-        self._upkeep = self._make_upkeep()
 
     def _make_duties(self) -> LeaderDuties:
         clients = self._settings.clients
@@ -263,15 +262,16 @@ class Daemon:
             log=self._log,
         )
 
-    def _make_upkeep(self) -> Upkeep:
-        return Upkeep(
+    def _make_care(self) -> StateCare:
+        return StateCare(
             node=self._node,
             helper=self._helper,
             store=self._files,
-            raft=self._settings.raft,
-            storage=self._settings.storage,
+            settings=self._settings,
             snapshots_busy=lambda: self._snapshots.busy,
-            report=self._report,
+            send=self._links.send,
+            observed=self._observed,
+            log=self._log,
             clock=clock,
         )
 
@@ -306,6 +306,7 @@ class Daemon:
     def close(self) -> None:
         """After `run`: make the state durable and close everything. Raises: StorageError."""
         self._greetings.close()
+        self._care.close()
         self._files.pace.stop()
         self._helper.close()
         try:
@@ -325,7 +326,7 @@ class Daemon:
         if self._node.behind or self._clients.watches.due:
             return 0.0
         now = clock()
-        due = min(self._node.next_deadline, self._often_at, now + _LONGEST_SLEEP)
+        due = min(self._node.next_deadline, self._often_at, self._care.next_at, now + _LONGEST_SLEEP)
         if self._snapshots.pushing:
             due = min(due, now + max(_PUSH_SECONDS, self._snapshots.push_pause(now)))
         return max(0.0, due - now)
@@ -344,11 +345,12 @@ class Daemon:
         self._apply(now)
         self._clients.publish(now)
         self._peers.pass_snapshots(now)
+        self._care.turn(now)
         if now >= self._often_at:
             self._often_at = now + _OFTEN_SECONDS
             self._clients.tick(now)
             self._peers.tick(now)
-            self._upkeep.turn(now)
+            self._care.tick(now)
             if not self._access_judged:
                 self._judge_access()
 
@@ -369,11 +371,11 @@ class Daemon:
                 self._node.completed(completion, now)
 
     def _apply(self, now: float) -> None:
-        batch = self._node.apply_some(_APPLY_ENTRIES, now)
+        batch = self._node.apply_some(self._care.entries_at_once(_APPLY_ENTRIES), now)
         if batch is not None:
             self._observed.commands_applied += len(batch.applied)
-            self._upkeep.applied(batch.size)
             self._clients.applied(batch)
+            self._care.applied(batch, now)
 
     def _finished(self) -> bool:
         """After `stop`: once another leads, or nobody can take over, or it has taken too long."""
@@ -410,7 +412,7 @@ class Daemon:
             "election_timeout_ms": self._node.raft.replica.election_timeout * 1000,
             "pending_writes": len(self._clients.proposals),
             "watches": len(self._clients.watches),
-            "checkpoints": self._upkeep.checkpoints,
+            "checkpoints": self._care.checkpoints,
             "snapshots_built": self._snapshots.built,
             "snapshot_send_seconds": self._snapshots.send_seconds,
             "snapshot_receive_seconds": self._snapshots.receive_seconds,

@@ -18,6 +18,11 @@ class Observed:
     snapshots_installed: int = 0
     states_lost: int = 0
     """Found damaged, and fetched anew from another server."""
+    scrubs: int = 0
+    """The whole state file was read again, and was right."""
+    digests_compared: int = 0
+    digests_differed: int = 0
+    """Indexes at which another server's state was not this one's."""
     elections_begun: int = 0
     elections_won: int = 0
     commands_applied: int = 0

@@ -16,6 +16,7 @@ from coordd.server.node import Node
 from coordd.server.observed import Observed
 from coordd.server.roster import Roster
 from coordd.server.snapshots import Snapshots
+from coordd.server.state_care import StateCare
 from coordd.storage.log_store import LogStore
 from coordd.types import ServerId
 
@@ -37,6 +38,7 @@ class PeerSide:
         roster: Roster,
         greetings: Greetings,
         snapshots: Snapshots,
+        care: StateCare,
         beats: BeatRelay,
         observed: Observed,
         store: LogStore,
@@ -48,6 +50,7 @@ class PeerSide:
         self._roster = roster
         self._greetings = greetings
         self._snapshots = snapshots
+        self._care = care
         self._beats = beats
         self._observed = observed
         self._store = store
@@ -83,7 +86,7 @@ class PeerSide:
             case StateWanted():
                 self._node.refill.wanted(message, now)
             case StateDigest():
-                pass
+                self._care.heard(message, now)
             case _:
                 self._node.receive(message, now)
 

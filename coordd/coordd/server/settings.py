@@ -160,6 +160,27 @@ class StorageSettings:
         least=10,
         most=10_000_000,
     )
+    state_cache_mib: int = setting(
+        "pages of the state kept in memory; what fits is read from the disk, and verified, only once",
+        default=256,
+        unit="MiB",
+        least=8,
+        most=65_536,
+    )
+    scrub_interval_s: int = setting(
+        "how often the state's file is read again, to find bytes that have changed by themselves",
+        default=60,
+        unit="s",
+        least=1,
+        most=86_400,
+    )
+    compare_every_entries: int = setting(
+        "how often the servers compare their states; the same on all of them",
+        default=4_096,
+        unit="entries",
+        least=16,
+        most=1_000_000,
+    )
 
 
 @table

@@ -1,9 +1,11 @@
 """Snapshots on their way: built from the state file, sent in chunks with credits, received, verified, opened.
 
-Sender: one file serves every follower that needs it; index, term and configuration are read from the file produced, the
-chain from the log. The receiver says how far it has come and how much more may come (a credit), so that a slow one is never
-flooded and an interrupted transfer goes on where it stopped. Receiver: takes chunks only of the transfer that its core
-expects. Nothing here waits: building and verifying run on a helper thread.
+Sender: one file serves every follower that needs it. Its rows are compared with their digests, in slices, before anybody
+hears of it: a page that has turned over on this disk must not travel. Index, term and configuration are read from the file
+produced, the chain from the log. The receiver says how far it has come and how much more may come (a credit), so that a slow
+one is never flooded and an interrupted transfer goes on where it stopped; one that has had all of a file and asks again gets
+another file. Receiver: takes chunks only of the transfer that its core expects. Nothing here waits: building and
+verifying run on a helper thread or in slices.
 
 Limits: one build at a time, one transfer for each follower, to so many of them at once as the settings say, all together
 no faster than the store's pace; one incoming transfer. A transfer without progress for `idle_seconds` is given up, and the
@@ -14,7 +16,7 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from coordd.errors import CoorddError, DiskFullError, StorageError
+from coordd.errors import CoorddError, DamagedError, DiskFullError, StorageError
 from coordd.messages.peer import InstallSnapshot, SnapshotChunk, SnapshotCredit
 from coordd.raft.events import SnapshotFailed, SnapshotReceived, SnapshotSent
 from coordd.raft.output import SendSnapshot
@@ -23,6 +25,7 @@ from coordd.server.links import PeerLinks
 from coordd.server.quota import Quota
 from coordd.state.machine import Machine
 from coordd.state.position import Position, read_position
+from coordd.state.scrub import Scrub
 from coordd.storage.snapshot_store import Incoming, SnapshotFile, SnapshotStore
 from coordd.storage.writer import ChainFound, FindChain, Job
 from coordd.types import ServerId, SnapshotMeta, Term
@@ -34,6 +37,8 @@ _REPEAT_SECONDS = 0.5
 """Without a credit for so long the announcement is repeated."""
 _KEEP_SECONDS = 60.0
 """A snapshot that nobody has needed for so long only takes up space."""
+_CHECK_SECONDS, _CHECK_PAUSE_SECONDS = 0.0015, 0.01
+"""One slice of verifying a file, and the pause until the next."""
 
 Outcome = SnapshotSent | SnapshotFailed | SnapshotReceived
 
@@ -79,12 +84,14 @@ class Snapshots:
         receivers: int,
         report: Callable[[str, str], None],
         clock: Callable[[], float],
+        doubt: Callable[[], None] = lambda: None,
         open_state: Callable[[str], Machine] = Machine.open,
         idle_seconds: float = _IDLE_SECONDS,
         keep_seconds: float = _KEEP_SECONDS,
     ) -> None:
-        """`submit` reaches the log writer; `report(event, text)` the log. `idle_seconds`: a transfer without progress for so
-        long is given up; `keep_seconds`: a file that nobody has needed for so long is deleted."""
+        """`submit` reaches the log writer; `report(event, text)` the log; `doubt` is called if the own state seems damaged.
+        `idle_seconds`: a transfer without progress for so long is given up; `keep_seconds`: a file that nobody has needed for
+        so long is deleted."""
         self._me = me
         self._store = store
         self._helper = helper
@@ -94,6 +101,7 @@ class Snapshots:
         self._chunk_bytes = chunk_bytes
         self._window = chunk_bytes * credits
         self._receivers = receivers
+        self._doubt = doubt
         self._report = report
         self._clock = clock
         self._quota = Quota(store.pace.bytes_per_second, chunk_bytes)
@@ -104,6 +112,9 @@ class Snapshots:
         """In the order in which they were asked for; the first few are under way, the others wait."""
         self._building = False
         self._file: SnapshotFile | None = None
+        self._check: Scrub | None = None
+        """Of the file, before it is used."""
+        self._check_at = 0.0
         self._position: Position | None = None
         self._snapshot: SnapshotMeta | None = None
         """Ready to be sent."""
@@ -128,8 +139,9 @@ class Snapshots:
     def pushing(self) -> bool:
         """More could be sent: some follower's credit is not used up."""
         snapshot = self._snapshot
-        return snapshot is not None and any(
-            transfer.sent < min(transfer.allowed, snapshot.size) for _, transfer in self._under_way()
+        return self._check is not None or (
+            snapshot is not None
+            and any(transfer.sent < min(transfer.allowed, snapshot.size) for _, transfer in self._under_way())
         )
 
     def push_pause(self, now: float) -> float:
@@ -167,12 +179,23 @@ class Snapshots:
         self._helper.run(lambda: self._store.build(source), self._built, self._build_failed)
 
     def _built(self, file: SnapshotFile) -> None:
+        self._file = file
+        self._check = Scrub(self._store.path(file.name))
+
+    def _check_some(self, check: Scrub, file: SnapshotFile, now: float) -> None:
+        self._check_at = now + _CHECK_PAUSE_SECONDS
+        stop = self._clock() + _CHECK_SECONDS
         try:
+            fault = check.step(lambda: self._clock() >= stop)
+            if fault is None:
+                return
+            self._check = None
+            if fault:
+                raise DamagedError(f"the snapshot {file.name} is damaged: {fault}")
             self._position = read_position(self._store.path(file.name))
         except CoorddError as error:
             self._build_failed(error)
             return
-        self._file = file
         self._submit(FindChain(self._position.applied))
 
     def chain_found(self, found: ChainFound) -> None:
@@ -200,13 +223,17 @@ class Snapshots:
         self._building = False
         self._drop_file()
         self._report("snapshot failed", str(error))
+        if isinstance(error, DamagedError):
+            self._doubt()
         for peer, transfer in list(self._transfers.items()):
             self._give_up(peer, transfer)
 
     def _drop_file(self) -> None:
         if self._file is not None:
             self._store.remove(self._file.name)
-        self._file = self._position = self._snapshot = None
+        if self._check is not None:
+            self._check.close()
+        self._file = self._position = self._snapshot = self._check = None
         self._delivered.clear()
 
     def _give_up(self, peer: ServerId, transfer: _Transfer) -> None:
@@ -214,7 +241,9 @@ class Snapshots:
         self._outcomes.append(SnapshotFailed(peer, transfer.order.session))
 
     def turn(self, now: float) -> None:
-        """Once a turn of the loop: send what credits allow."""
+        """Once a turn of the loop: verify what was built, send what credits allow."""
+        if self._check is not None and self._file is not None and now >= self._check_at:
+            self._check_some(self._check, self._file, now)
         if self._snapshot is None or self._file is None:
             return
         if not self._transfers:

@@ -44,6 +44,7 @@ from coordd.state.limits import Limits, Refused
 from coordd.state.permissions import Permission
 from coordd.state.rows import Rows
 from coordd.state.schema import SCHEMA_VERSION, MetaRow
+from coordd.state.scrub import fault_of
 from coordd.state.sessions import SessionAlive
 from coordd.state.topics import Topic, reap, topic_index
 from coordd.types import Configuration, Index, Term
@@ -52,7 +53,7 @@ __all__ = ["Answer", "Applied", "Machine", "examine"]
 
 _META = "machine"
 _BUSY_SECONDS = 5.0
-_PAGE_CACHE_KIB = 32 * 1024
+PAGE_CACHE_MIB = 256
 _WAL_KEPT_BYTES = 64 * 1024 * 1024
 _UNREADABLE = (struct.error, *UNREADABLE)
 """The first: of a command whose header is cut off."""
@@ -98,9 +99,12 @@ class Machine:
         """Topics touched by the last `apply`."""
 
     @classmethod
-    def open(cls, path: str, *, limits: Limits | None = None, examined: bool = False) -> "Machine":
-        """Open a state file and check its digest, or make one; `path` may be ":memory:". `examined`: `examine` has just
-        found it whole.
+    def open(
+        cls, path: str, *, limits: Limits | None = None, examined: bool = False, cache_mib: int = PAGE_CACHE_MIB
+    ) -> "Machine":
+        """Open a state file and verify it, or make one; `path` may be ":memory:". `examined`: `examine` has just found it
+        whole. It is verified over the connection that serves, so that its pages, as far as they have room in the cache,
+        are never read from the disk again.
 
         Raises: DamagedError if the rows are not those that were written, StorageError if the file can't be used,
         UnsupportedError if it was written by a version that knows more.
@@ -108,11 +112,12 @@ class Machine:
         limits = limits or Limits()
         if not examined:
             examine(path, limits)
-        machine = cls(_connect(path), limits)
+        machine = cls(_connect(path, cache_mib), limits)
         with _closed_on_error(path, machine._connection):
             if machine._version() == 0:
                 machine._create()
             machine._load()
+            _demand_whole(path, machine)
         return machine
 
     # --- changing ---------------------------------------------------------------------------------------------------
@@ -266,8 +271,14 @@ class Machine:
         return {table.name: table.count for table in self._rows.tables}
 
     def verify(self) -> bool:
-        """Do the rows in the file have the digest that was kept for them?"""
-        return all(table.recompute() == table.digest for table in self._rows.tables)
+        """Do the rows in the file have the digest that was kept for them, and the indexes these rows?"""
+        whole = all(table.recompute() == table.digest for table in self._rows.tables)
+        return whole and not fault_of(self._connection)
+
+    @property
+    def digests(self) -> dict[str, int]:
+        """Of the tables, by name."""
+        return {table.name: table.digest for table in self._rows.tables}
 
     def checkpoint(self) -> bool:
         """Sync the file. True if nothing is left in the WAL that is not in the file. Never waits for readers."""
@@ -361,6 +372,10 @@ def _check(path: str, machine: Machine) -> None:
         raise UnsupportedError(f"{path} has state format {version}; this version of coordd reads {SCHEMA_VERSION}")
     machine._load()
     require_supported(path, machine.feature_level)
+    _demand_whole(path, machine)
+
+
+def _demand_whole(path: str, machine: Machine) -> None:
     if not machine.verify():
         raise DamagedError(f"{path} is damaged: its rows do not have the digest that was stored with them")
 
@@ -372,7 +387,7 @@ def _connect_to_read(path: str) -> sqlite3.Connection:
         raise StorageError(f"{path} can't be opened: {error}") from error
 
 
-def _connect(path: str) -> sqlite3.Connection:
+def _connect(path: str, cache_mib: int) -> sqlite3.Connection:
     try:
         connection = sqlite3.connect(path, isolation_level=None, timeout=_BUSY_SECONDS)
     except sqlite3.Error as error:
@@ -383,7 +398,7 @@ def _connect(path: str) -> sqlite3.Connection:
             raise StorageError(f"{path} can't be used: its file system does not allow SQLite's write-ahead log")
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA wal_autocheckpoint = 0")
-        connection.execute(f"PRAGMA cache_size = -{_PAGE_CACHE_KIB}")
+        connection.execute(f"PRAGMA cache_size = -{cache_mib * 1024}")
         connection.execute(f"PRAGMA journal_size_limit = {_WAL_KEPT_BYTES}")
     return connection
 

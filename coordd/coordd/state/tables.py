@@ -9,7 +9,7 @@ Clean rows stay in a cache bounded in entries; rows with a large value are not k
 """
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Generic, TypeAlias, TypeVar
 
 from coordd.errors import InvariantError
@@ -145,7 +145,11 @@ class Table(Generic[Row]):
 
     def recompute(self) -> int:
         """The digest, from the rows as they stand in the file."""
-        return sum(map(self._hash, self._connection.execute(self._select))) % MODULUS
+        return sum(self.hashes()) % MODULUS
+
+    def hashes(self) -> Iterator[int]:
+        """Of the rows as they stand in the file, one after the other."""
+        return map(self._hash, self._connection.execute(self._select))
 
     def _remember(self, key: Key, row: Row | None) -> None:
         """The row's hash before its first change since the last flush; not the row, which may be large."""

@@ -26,7 +26,7 @@ from coordd.errors import DamagedError, StorageError, invariant
 from coordd.storage.failures import storing
 from coordd.storage.files import FILE_MODE, sync_folder, sync_path
 from coordd.storage.pace import Pace
-from coordd.types import Index, SnapshotMeta
+from coordd.types import Base, Index, SnapshotMeta
 
 __all__ = ["Incoming", "SnapshotFile", "SnapshotStore"]
 
@@ -139,6 +139,12 @@ class SnapshotStore:
         path = self.path(name)
         with storing(path), path.open("rb", buffering=0) as file:
             return os.pread(file.fileno(), size, offset)
+
+    def state_path(self, base: Base) -> str:
+        """Where the state of a starting server lies. Without a file the log is applied from its beginning; where that is gone,
+        another server's state is waited for, with an empty one (":memory:")."""
+        path = self.path(base.state_file)
+        return str(path) if base.index == 0 or path.exists() else ":memory:"
 
     def set_aside(self, name: str) -> None:
         """Keep a damaged state file, and what SQLite left beside it, under one name: the last such file. Durable."""
