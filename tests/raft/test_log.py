@@ -172,7 +172,9 @@ class LogModel(RuleBasedStateMachine):
         if known:
             assert self.log.last_at_or_below(index, term) == (known[-1], self.term_at(known[-1]))
         else:
-            assert self.log.last_at_or_below(index, term)[0] <= max(index, base)
+            at, its_term = self.log.last_at_or_below(index, term)
+            assert at <= max(index, base)
+            assert its_term == self.term_at(base), "the oldest term that is known"
 
 
 TestLogModel = LogModel.TestCase
@@ -208,6 +210,7 @@ def test_a_log_that_was_read_from_disk_knows_all_its_terms() -> None:
     assert (log.first, log.last, log.durable, log.commit, log.applied) == (8, 10, 10, 2, 2)
     assert log.last_at_or_below(10, 3) == (5, 3)
     assert log.last_at_or_below(10, 2) == (3, 1)
+    assert log.last_at_or_below(10, 0) == (3, 1), "nothing older is known"
 
 
 def test_truncating_beyond_the_end_is_nothing() -> None:

@@ -1,11 +1,13 @@
 """Rules of the list (docs/rules.md) that live in the core and that no other test sees when they are removed."""
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from coordd.messages.peer import VoteResponse
 from coordd.raft import events
 from tests.raft.cluster import Cluster, member, sid
-from tests.raft.words import append
+from tests.raft.words import append, beat, grant, refusal, request
 
 
 @settings(deadline=None)
@@ -22,6 +24,30 @@ def test_rule_34_103_no_order_of_a_leaders_appends_takes_entries_back(sent: list
         assert len(log) >= longest
         assert log == terms[: len(log)]
         longest = len(log)
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_rule_25_61_the_promise_holds_against_candidates_of_the_own_term_too(restarted: bool) -> None:
+    """A stray answer taught it the candidate's term before the candidate asked, so no newer term is met any more: it must be
+    deaf all the same, or somebody else leads while the old leader's lease lasts."""
+    cluster = Cluster(terms=dict.fromkeys("abc", 1))
+    cluster.advance(1)
+    cluster.receive(beat(1, "a", "b"))
+    cluster.receive(refusal(2, "c", "b"))
+    cluster.persist("b")
+    if restarted:
+        cluster.crash("b")
+        cluster.restart("b")
+    cluster.network.clear()
+    cluster.advance(cluster.settings.election_timeout * 0.9)
+    cluster.receive(request(2, "c", "b"))
+    cluster.persist("b")
+    assert cluster.sent(VoteResponse) == [refusal(2, "b", "c")]
+    cluster.network.clear()
+    cluster.advance(cluster.settings.election_timeout * 0.1)
+    cluster.receive(request(2, "c", "b"))
+    cluster.persist("b")
+    assert cluster.sent(VoteResponse) == [grant(2, "b", "c")]
 
 
 def test_rule_43_a_server_that_is_added_again_begins_a_new_session() -> None:

@@ -432,6 +432,13 @@ ELECTED: tuple[Removal, ...] = (
     ),
     gone(
         25,
+        "raft.election:handle_request",
+        "(repeated or not is_deaf(r, message, now))",
+        "True",
+        "raft/test_rules_raft.py::test_rule_25_61_the_promise_holds_against_candidates_of_the_own_term_too",
+    ),
+    gone(
+        25,
         "raft.timing:Timing._fitting",
         "max(self._floor, ",
         "max(0.0, ",

@@ -82,7 +82,7 @@ def is_deaf(r: Replica, message: RequestVote, now: float) -> bool:
 
 def handle_request(r: Replica, message: RequestVote, now: float) -> None:
     """Judge a candidate. For a real vote the core has adopted its term before."""
-    repeated = not message.pre and message.term == r.term and r.vote == message.sender  # promises nothing new
+    repeated = not message.pre and r.vote == message.sender  # promises nothing new
     able = not r.refilling and (repeated or not is_deaf(r, message, now))
     granted = able and _may_vote(r, message) and _up_to_date(r, message)
     if not granted:
