@@ -8,8 +8,10 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from coordd.errors import DiskFullError, StorageError
-from coordd.messages.entry import encode_configuration
+from coordd.errors import DiskFullError, StorageError, UnsupportedError
+from coordd.messages import levels
+from coordd.messages.command import RaiseFeatureLevel, encode
+from coordd.messages.entry import CommandHeader, encode_command, encode_configuration
 from coordd.messages.peer import InstallSnapshot, PeerMessage, SnapshotChunk, SnapshotCredit
 from coordd.raft.events import SnapshotFailed, SnapshotReceived, SnapshotSent
 from coordd.raft.output import SendSnapshot
@@ -27,6 +29,7 @@ from tests.storage.support import scribble
 LEADER, FOLLOWER, OTHER = sid("s1"), sid("s2"), sid("s3")
 CHUNK = 4096
 CHAIN = 77
+RAISE = RaiseFeatureLevel(1, 2)
 
 
 class Bench:
@@ -43,7 +46,7 @@ class Bench:
         for work, then, failed in jobs:
             try:
                 result = work()
-            except StorageError as error:
+            except (StorageError, UnsupportedError) as error:
                 failed(error)
             else:
                 then(result)
@@ -506,6 +509,20 @@ def test_a_file_that_is_being_installed_stays(way: Way) -> None:
     machine = way.follower.snapshots.open(name)
     assert machine.applied == way.machine.applied
     machine.close()
+
+
+def test_rule_95_a_snapshot_of_a_higher_level_ends_the_server_before_anything_is_replaced(
+    way: Way, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(levels, "SUPPORTED", 2)
+    way.machine.apply(way.machine.applied + 1, [(1, encode_command(CommandHeader(1, 0, 0, 0), encode(RAISE)))])
+    way.order()
+    while not way.leader.snapshots.built:
+        way.step()
+    monkeypatch.setattr(levels, "SUPPORTED", 1)
+    with pytest.raises(UnsupportedError, match="is of feature level 2"):
+        way.run()
+    assert way.follower.snapshots.take_outcomes() == []
 
 
 # --- limits -----------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Logs of every feature level with what came of them, kept for all later versions (raft.md rule 93).
+"""Logs of every feature level with what came of them, kept for all later versions (rule 93).
 
 `python -m tests.state.recording` writes `recorded/level-<SUPPORTED>.jsonl` for the newest level, once: a file that is
 there is never written again, because it says what servers of released versions hold in their states. Each line is one

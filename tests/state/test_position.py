@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from coordd.errors import DamagedError
+from coordd.errors import DamagedError, UnsupportedError
 from coordd.messages.command import KvPut
 from coordd.messages.entry import encode_configuration
 from coordd.state.position import Position, read_position
@@ -58,6 +58,26 @@ def test_a_file_that_does_not_say_it_is_damaged(tmp_path: Path, damage: str) -> 
     connection.close()
     with pytest.raises(DamagedError, match=r"copy\.db"):
         read_position(copy)
+
+
+@pytest.mark.parametrize("later", ["PRAGMA user_version = 99", "UPDATE meta SET feature_level = 99"])
+def test_rule_95_a_file_of_a_later_version_is_not_taken_for_a_damaged_one(tmp_path: Path, later: str) -> None:
+    copy = snapshot(tmp_path)
+    connection = sqlite3.connect(copy)
+    connection.execute(later)
+    connection.commit()
+    connection.close()
+    with pytest.raises(UnsupportedError, match=r"copy\.db .* 99"):
+        read_position(copy)
+
+
+def test_a_file_that_is_no_database_of_ours(tmp_path: Path) -> None:
+    other = tmp_path / "other.db"
+    connection = sqlite3.connect(other)
+    connection.execute("CREATE TABLE meta (name TEXT)")
+    connection.close()
+    with pytest.raises(DamagedError, match="other"):
+        read_position(other)
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Feature levels: since when coordd knows each kind of command (raft.md rule 95).
+"""Feature levels: since when coordd knows each kind of command (rule 95).
 
 Level 1 is the first. A version supports all levels up to `SUPPORTED`; a cluster is at one *active* level, part of the
 replicated state, which only rises, by `RaiseFeatureLevel` in the log, once every server supports the next one. A command

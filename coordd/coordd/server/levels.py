@@ -1,4 +1,4 @@
-"""When the cluster's feature level may rise, and what must wait until then (raft.md rule 95). Pure.
+"""When the cluster's feature level may rise, and what must wait until then (rule 95). Pure.
 
 Servers say in their hellos which level they support. The leader counts only what a server's *present* life has said (its
 boot is the one that its acknowledgements carry), and asks who has not said it yet. When every member of the newest

@@ -16,7 +16,7 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from coordd.errors import CoorddError, DamagedError, DiskFullError, StorageError
+from coordd.errors import CoorddError, DamagedError, DiskFullError, StorageError, UnsupportedError
 from coordd.messages.peer import InstallSnapshot, SnapshotChunk, SnapshotCredit
 from coordd.raft.events import SnapshotFailed, SnapshotReceived, SnapshotSent
 from coordd.raft.output import SendSnapshot
@@ -361,10 +361,18 @@ class Snapshots:
             self._outcomes.append(SnapshotReceived(expected.term, expected.leader, expected.session, expected.snapshot))
 
         def failed(error: Exception) -> None:
+            if isinstance(error, UnsupportedError):  # before log and state are replaced by what can't be read
+                raise error
             self._expected = None
             self._report("snapshot failed", str(error))
 
-        self._helper.run(expected.incoming.finish, verified, failed)
+        def verify() -> str | None:
+            name = expected.incoming.finish()
+            if name is not None:
+                read_position(self._store.path(name))
+            return name
+
+        self._helper.run(verify, verified, failed)
 
     def close(self) -> None:
         """Leave what is arriving for the next start."""

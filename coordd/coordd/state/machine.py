@@ -20,7 +20,7 @@ from typing import NamedTuple
 import msgspec
 
 from coordd.acl.authorizer import Authorizer
-from coordd.errors import DamagedError, InvariantError, StorageError, UnsupportedError, invariant
+from coordd.errors import DamagedError, InvariantError, StorageError, invariant
 from coordd.messages.command import Command, CommandResult, command_decoder
 from coordd.messages.entry import (
     COMMAND,
@@ -39,7 +39,7 @@ from coordd.state.clients import Clients
 from coordd.state.commands import Commands
 from coordd.state.digest import MODULUS
 from coordd.state.failures import storage_error
-from coordd.state.levels import require_supported
+from coordd.state.levels import require_format, require_supported
 from coordd.state.limits import Limits, Refused
 from coordd.state.permissions import Permission
 from coordd.state.rows import Rows
@@ -368,8 +368,7 @@ def _check(path: str, machine: Machine) -> None:
         if machine._connection.execute("SELECT 1 FROM sqlite_schema").fetchone():
             raise DamagedError(f"{path} is a database, but holds no replicated state")
         return
-    if version != SCHEMA_VERSION:
-        raise UnsupportedError(f"{path} has state format {version}; this version of coordd reads {SCHEMA_VERSION}")
+    require_format(path, version)
     machine._load()
     require_supported(path, machine.feature_level)
     _demand_whole(path, machine)
