@@ -22,7 +22,7 @@ __all__ = ["KINDS", "SETTINGS", "Campaign", "snapshot_patient"]
 
 SETTINGS = """
 [raft]
-compact_after_entries = 150
+compact_after_entries = 400
 trailing_entries = 100
 
 [storage]
@@ -76,11 +76,11 @@ class Campaign:
             self.note(kind, "running" if number % 2 else "stopped", self._one(kind, running=number % 2 == 1))
 
     def _one(self, kind: str, running: bool) -> Verdict:
-        """A file may happen to hold nothing that counts, since all of it is in its write-ahead log: then once more."""
-        for _ in range(10):
+        """All that counts in a database may lie in its write-ahead log: then once more, with so many writes that it moves."""
+        for noise in (10, 80, 90, 100):
             with suppress(NothingToHurtError):
                 if running:
-                    return self._patient.hurt_running(lambda copy, folder: self._flipped(kind, copy, folder))
+                    return self._patient.hurt_running(lambda copy, folder: self._flipped(kind, copy, folder), noise)
                 return self._patient.hurt_stopped(lambda folder: self._flipped(kind, folder, folder))
         raise AssertionError(f"{kind} never holds anything")
 

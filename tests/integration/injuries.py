@@ -101,9 +101,9 @@ class Patient:
     # --- what is known ------------------------------------------------------------------------------------------------
 
     def write_known(self) -> None:
-        """Twice, so that there is something older to be mistaken for it; with a checkpoint of the state in between."""
+        """Again and again, so that there is something older to be mistaken for it; with checkpoints in between."""
         with self.cluster.client(timeout=30.0) as client:
-            for life in ("old", "new"):
+            for life in ("first", "older", "old", "new"):
                 for number in range(KEYS):
                     client.kv_put(f"{KNOWN}{number:04}", f"{life} {number} ".encode() * 60)
                 self.checkpointed()
@@ -196,14 +196,15 @@ class Patient:
         self.victim.start(preload=self._preload)
         return self.judged(since, how)
 
-    def hurt_running(self, injury: Callable[[Path, Path], str]) -> Verdict:
-        """`injury` gets a copy of the folder to look at, and the folder. Later the server is killed and started again."""
+    def hurt_running(self, injury: Callable[[Path, Path], str], noise: int = 10) -> Verdict:
+        """After so many writes. `injury` gets a copy of the folder to look at, and the folder. Later the server is killed and
+        started again."""
         self.restore()
         since = len(self.victim.log)
         self.victim.start(preload=self._preload)
         with Straight(self.victim) as line:
             self._await_current(line)
-        self.noise(10)
+        self.noise(noise)
         self.cluster.converged()
         with tempfile.TemporaryDirectory() as aside:
             copy = Path(aside) / "copy"
