@@ -217,6 +217,19 @@ def test_rule_71_a_removal_that_would_cost_the_quorum_is_refused_unless_forced()
     assert isinstance(change(cluster, remove("b"), force=True).change, Accepted)
 
 
+def test_rule_71_a_leader_that_has_not_heard_everybody_yet_says_so_in_place_of_judging_their_health() -> None:
+    cluster = Cluster()
+    cluster.isolate("c")
+    leader = cluster.elect("a")
+    assert leader.replica.log.commit == 1
+    assert change(cluster, remove("b")).change is Refusal.UNHEARD
+    cluster.run(2 * T)
+    assert change(cluster, remove("b")).change is Refusal.WOULD_LOSE_QUORUM
+    cluster = Cluster()
+    cluster.elect("a")
+    assert isinstance(change(cluster, remove("b")).change, Accepted)
+
+
 # --- other addresses (rule 78) ----------------------------------------------------------------------------------------
 
 
@@ -710,6 +723,24 @@ def test_rule_68_the_leader_goes_on_telling_a_removed_server_for_a_while() -> No
     assert any("c" in out.stop_snapshot and out.configuration_changed for _, _, out in cluster.trace)
     cluster.beat("a")
     assert [m.receiver for m in cluster.sent(Heartbeat)] == ["b"]
+
+
+def test_rule_68_a_new_leader_tells_those_who_were_removed_before_its_election() -> None:
+    cluster = Cluster(tuple("abcd"))
+    ready(cluster)
+    cluster.isolate("d")
+    change(cluster, remove("d"))
+    cluster.settle()
+    assert members(cluster["b"]) == "abc"
+    cluster.crash("a")
+    cluster.heal()
+    cluster.clear_trace()
+    leader = cluster.elect("b")
+    assert any(server == "b" and out.configuration_changed for server, _, out in cluster.trace)
+    cluster.run(3 * T)
+    assert members(cluster["d"]) == "abc"
+    cluster.run(cluster.settings.departing_timeout)
+    assert sorted(leader.leading.peers) == ["a", "c"]
 
 
 def test_rule_68_a_removed_server_that_never_heard_of_it_disturbs_nobody() -> None:

@@ -60,6 +60,20 @@ CHANGED: tuple[Removal, ...] = (
         MEMBERSHIP + "test_rule_68_the_leader_goes_on_telling_a_removed_server_for_a_while",
     ),
     gone(
+        68,
+        "raft.replication:track_departed",
+        "known - leading.peers.keys() - {r.me}",
+        "()",
+        MEMBERSHIP + "test_rule_68_a_new_leader_tells_those_who_were_removed_before_its_election",
+    ),
+    gone(
+        68,
+        "server.roster:Roster.follow",
+        "{m.id: m for configuration in earlier for m in configuration.members} | self._members",
+        "self._members",
+        "server/test_roster.py::test_who_left_before_this_server_led_is_found_in_earlier_configurations",
+    ),
+    gone(
         69,
         "raft.membership:_without",
         "demoted = _replacing(configuration, msgspec.structs.replace(member, voter=False))",
@@ -94,6 +108,13 @@ CHANGED: tuple[Removal, ...] = (
         "not event.force and",
         "False and",
         MEMBERSHIP + "test_rule_71_a_removal_that_would_cost_the_quorum_is_refused_unless_forced",
+    ),
+    gone(
+        71,
+        "raft.membership:_unheard",
+        "progress.boot == 0 and",
+        "False and",
+        MEMBERSHIP + "test_rule_71_a_leader_that_has_not_heard_everybody_yet_says_so_in_place_of_judging_their_health",
     ),
     gone(
         72,

@@ -71,6 +71,14 @@ def test_members_of_every_configuration_in_force_are_reached() -> None:
     assert set(roster.contacts()) == {key("s2"), key("s3")}
 
 
+def test_who_left_before_this_server_led_is_found_in_earlier_configurations() -> None:
+    roster = Roster(key("s1"), [])
+    roster.follow([configuration(ONE, TWO)], [TWO, THREE], [configuration(ONE, TWO, THREE)])
+    assert roster.key_of(THREE) == key("s3")
+    roster.follow([configuration(ONE, TWO)], [TWO], [configuration(ONE, TWO, THREE)])
+    assert roster.key_of(THREE) is None
+
+
 def test_who_is_departing_is_told_so_and_then_no_more() -> None:
     roster = founded()
     roster.follow([configuration(ONE, TWO)], [TWO, THREE])

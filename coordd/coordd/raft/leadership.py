@@ -26,6 +26,7 @@ def lead(r: Replica, now: float) -> None:
     r.leading = leading
     r.timing.took_office()
     replication.track_members(r, leading, now)
+    replication.track_departed(r, leading, now)
     replication.append(r, leading, [NOOP_ENTRY])
     replication.heartbeat(r, leading, now)
 

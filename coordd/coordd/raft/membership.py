@@ -134,7 +134,7 @@ def request(r: Replica, event: ChangeRequested, now: float) -> Accepted | Refusa
     moved = event.change.server if isinstance(event.change, MoveServer) else None
     matters = new.voters != configuration.voters or moved in new.voters
     if matters and not event.force and not _healthy_quorum(r, leading, new, now, moved):
-        return Refusal.WOULD_LOSE_QUORUM
+        return Refusal.UNHEARD if _unheard(r, leading, new, now) else Refusal.WOULD_LOSE_QUORUM
     return _append(r, leading, new, now)
 
 
@@ -164,6 +164,12 @@ def _heard(r: Replica, leading: Leadership, server: ServerId, now: float) -> boo
     if progress is None or progress.refilling:
         return False
     return progress.boot != 0 and now - progress.contact < r.election_timeout
+
+
+def _unheard(r: Replica, leading: Leadership, new: Configuration, now: float) -> bool:
+    """Some voter had no time yet to answer this leader: whether it is healthy will be known soon."""
+    tracked = [leading.peers[voter] for voter in new.voters if voter != r.me]
+    return any(progress.boot == 0 and now - progress.contact < r.election_timeout for progress in tracked)
 
 
 def _append(r: Replica, leading: Leadership, new: Configuration, now: float) -> Accepted:

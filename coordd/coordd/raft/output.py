@@ -77,6 +77,7 @@ class Refusal(StrEnum):
     CHANGE_PENDING = "another membership change is under way"
     UNKNOWN_SERVER = "no such server in the configuration"
     ALREADY_MEMBER = "the server is a member already"
+    UNHEARD = "the leader has just been elected and has not heard all voters yet"
     WOULD_LOSE_QUORUM = "the healthy voters would not form a quorum"
     NO_TARGET = "no follower can take over"
     HAS_LOG = "this server has a log already"

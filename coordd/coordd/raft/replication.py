@@ -24,6 +24,7 @@ __all__ = [
     "handle_heartbeat",
     "handle_heartbeat_response",
     "heartbeat",
+    "track_departed",
     "track_members",
 ]
 
@@ -48,16 +49,7 @@ def track_members(r: Replica, leading: Leadership, now: float) -> None:
     invariant(configuration is not None, "a leader without a configuration")
     members = {m.id for m in configuration.members if m.id != r.me} if configuration else set()
     for peer in sorted(members - leading.peers.keys()):
-        r.sessions += 1
-        leading.peers[peer] = Progress(
-            peer,
-            r.sessions,
-            next=r.log.last + 1,
-            contact=now,
-            window=_window(r),
-            catch_up_target=r.log.last,
-            catch_up_since=now,
-        )
+        _track(r, leading, peer, now)
     for peer, progress in leading.peers.items():
         if peer in members:
             progress.departing_since = None
@@ -65,14 +57,29 @@ def track_members(r: Replica, leading: Leadership, now: float) -> None:
             progress.departing_since = now
 
 
-def _window(r: Replica) -> Window:
+def track_departed(r: Replica, leading: Leadership, now: float) -> None:
+    """A new leader does not know whether servers that earlier configurations of its log had, and the latest has not, were told
+    that they are out: it tells them again (rule 68)."""
+    known = {member.id for _, configuration in r.configurations for member in configuration.members}
+    for peer in sorted(known - leading.peers.keys() - {r.me}):
+        _track(r, leading, peer, now).departing_since = now
+        r.out.configuration_changed = True
+
+
+def _track(r: Replica, leading: Leadership, peer: ServerId, now: float) -> Progress:
+    r.sessions += 1
     settings = r.settings
-    return Window(
+    window = Window(
         settings.min_inflight_messages,
         settings.max_inflight_messages,
         settings.max_inflight_bytes,
         settings.max_append_bytes,
     )
+    last = r.log.last
+    leading.peers[peer] = progress = Progress(
+        peer, r.sessions, next=last + 1, contact=now, window=window, catch_up_target=last, catch_up_since=now
+    )
+    return progress
 
 
 def flush(r: Replica, leading: Leadership, now: float) -> None:

@@ -222,7 +222,7 @@ class Operator:
         if isinstance(answer, Refusal):
             if answer in (Refusal.UNKNOWN_SERVER,):
                 raise NotFoundError(answer.value)
-            if answer in (Refusal.NOT_LEADER, Refusal.BUSY, Refusal.TRANSFERRING, Refusal.NOT_READY):
+            if answer in (Refusal.NOT_LEADER, Refusal.BUSY, Refusal.TRANSFERRING, Refusal.NOT_READY, Refusal.UNHEARD):
                 raise refusal_error(answer)
             if answer is Refusal.CHANGE_PENDING:
                 raise BusyError(answer.value)
@@ -293,7 +293,7 @@ class Operator:
         )
         replaces = self._find(request.replaces) if request.replaces else None
         answer = self._node.change(ChangeRequested(AddServer(member, replaces), request.force), now)
-        if answer in (Refusal.CHANGE_PENDING, Refusal.NOT_READY, Refusal.TRANSFERRING):
+        if answer in (Refusal.CHANGE_PENDING, Refusal.NOT_READY, Refusal.TRANSFERRING, Refusal.UNHEARD):
             return False
         self._begin(answer)
         text = f"{server} is a learner" + ("" if request.learner else " and becomes a voter when caught up")

@@ -119,13 +119,14 @@ class PeerSide:
         """From the node, in the middle of a step: whom we talk to, and whom we let in, follow at once."""
         replica = self._node.raft.replica
         committed, _ = replica.configuration_at(replica.log.commit)
+        every = [configuration for _, configuration in replica.configurations]
         configurations = [configuration for at, configuration in replica.configurations if at >= committed]
         departing = [p.peer for p in replica.leading.peers.values()] if replica.leading else []
-        self._roster.follow(configurations, departing)
+        self._roster.follow(configurations, departing, every)
         if configurations:
             self._links.cluster_id = configurations[-1].cluster_id
             self._store.join(self._links.cluster_id)
-            removed = was_removed(self._me, [configuration for _, configuration in replica.configurations])
+            removed = was_removed(self._me, every)
             if removed and not self._told_removed:
                 self._log.warning("removed", cluster=self._links.cluster_id, advice="stop this server")
             self._told_removed = removed

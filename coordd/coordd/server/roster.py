@@ -48,9 +48,16 @@ class Roster:
         """What a member told a joining server."""
         self._listed = {contact.name: contact for contact in contacts}
 
-    def follow(self, configurations: Iterable[Configuration], departing: Iterable[ServerId]) -> None:
-        """The replicated configuration has changed: members that left are kept while they are being told."""
-        kept = {server: self._members[server] for server in departing if server in self._members}
+    def follow(
+        self,
+        configurations: Iterable[Configuration],
+        departing: Iterable[ServerId],
+        earlier: Iterable[Configuration] = (),
+    ) -> None:
+        """The replicated configuration has changed: members that left are kept while they are being told. `earlier`: where
+        those may be found that left before this server was to tell them."""
+        known = {m.id: m for configuration in earlier for m in configuration.members} | self._members
+        kept = {server: known[server] for server in departing if server in known}
         self._members = kept | {m.id: m for configuration in configurations for m in configuration.members}
 
     def expect(self, contact: Contact) -> None:
