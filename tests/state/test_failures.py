@@ -5,9 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from coordd.errors import DiskFullError, StorageError
-from coordd.state.failures import storage_error
+from coordd.errors import DamagedError, DiskFullError, StorageError
+from coordd.messages.command import KvPut
+from coordd.messages.query import KvList
+from coordd.state.failures import read_error, storage_error
 from coordd.state.machine import examine
+from tests.state.world import World
 
 
 def test_only_a_full_disk_may_be_waited_out() -> None:
@@ -26,3 +29,27 @@ def test_a_path_that_is_no_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="can't be opened") as caught:
         examine(str(tmp_path))
     assert str(tmp_path) in str(caught.value)
+
+
+def test_what_makes_no_sense_is_damage_and_what_can_not_be_read_is_not() -> None:
+    error = sqlite3.OperationalError("disk I/O error")
+    assert not isinstance(read_error(error, "it"), DamagedError)
+    error.sqlite_errorname = "SQLITE_CORRUPT_INDEX"
+    assert isinstance(read_error(error, "it"), DamagedError)
+
+
+def test_a_page_that_makes_no_sense_when_it_is_read_has_a_name(tmp_path: Path) -> None:
+    """Of a state that is larger than its cache: its pages were verified at the start, and are read again."""
+    world = World(str(tmp_path / "state.db"))
+    for number in range(2000):
+        world.done(KvPut(f"key{number:05}", b"v" * 500))
+    world.machine.checkpoint()
+    world.machine._connection.execute("PRAGMA cache_size = 1")
+    size = (tmp_path / "state.db").stat().st_size
+    with (tmp_path / "state.db").open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\xff" * (size - 4096))
+    world.machine._connection.execute("PRAGMA shrink_memory")
+    with pytest.raises(DamagedError, match=r"table kv .* is damaged"):
+        world.ask(KvList("key"))
+    world.close()

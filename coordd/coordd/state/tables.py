@@ -10,10 +10,11 @@ Clean rows stay in a cache bounded in entries; rows with a large value are not k
 
 import sqlite3
 from collections.abc import Iterator, Sequence
-from typing import Generic, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from coordd.errors import InvariantError
 from coordd.state.digest import MODULUS, row_hash
+from coordd.state.failures import read_error
 from coordd.state.schema import create_table
 
 __all__ = ["CACHED_ROWS", "Key", "SqlValue", "Table"]
@@ -93,19 +94,19 @@ class Table(Generic[Row]):
         """Rows that `tail` ("WHERE … ORDER BY … LIMIT …") picks, the batch's own changes included."""
         self.flush()
         make = self._row._make  # type: ignore[attr-defined]
-        return [make(found) for found in self._connection.execute(f"{self._select} {tail}", parameters)]
+        return [make(found) for found in self._read(f"{self._select} {tail}", parameters)]
 
     def column(self, name: str, tail: str, parameters: Sequence[SqlValue] = ()) -> list[SqlValue]:
         """One column of the rows that `tail` picks."""
         self.flush()
         sql = f"SELECT {name} FROM {self.name} {tail}"  # noqa: S608
-        return [value for (value,) in self._connection.execute(sql, parameters)]
+        return [value for (value,) in self._read(sql, parameters)]
 
     def scalar(self, expression: str, tail: str = "", parameters: Sequence[SqlValue] = ()) -> int:
         """One integer over the rows that `tail` picks; 0 for NULL."""
         self.flush()
         sql = f"SELECT {expression} FROM {self.name} {tail}"  # noqa: S608
-        (value,) = self._connection.execute(sql, parameters).fetchone()
+        [(value,)] = self._read(sql, parameters)
         return int(value or 0)
 
     def flush(self) -> None:
@@ -151,6 +152,12 @@ class Table(Generic[Row]):
         """Of the rows as they stand in the file, one after the other."""
         return map(self._hash, self._connection.execute(self._select))
 
+    def _read(self, sql: str, parameters: Sequence[SqlValue]) -> list[tuple[Any, ...]]:
+        try:
+            return self._connection.execute(sql, parameters).fetchall()
+        except sqlite3.Error as error:
+            raise read_error(error, f"table {self.name} of the replicated state") from error
+
     def _remember(self, key: Key, row: Row | None) -> None:
         """The row's hash before its first change since the last flush; not the row, which may be large."""
         if row is None:
@@ -159,10 +166,10 @@ class Table(Generic[Row]):
             self._before[key] = self._hashes.get(key) or self._hash(row)
 
     def _fetch(self, key: Key) -> Row | None:
-        found = self._connection.execute(self._get, key).fetchone()
-        if found is None:
+        found = self._read(self._get, key)
+        if not found:
             return None
-        row: Row = self._row._make(found)  # type: ignore[attr-defined]
+        row: Row = self._row._make(found[0])  # type: ignore[attr-defined]
         self._keep(key, row, None)
         return row
 
