@@ -76,12 +76,13 @@ class Campaign:
             self.note(kind, "running" if number % 2 else "stopped", self._one(kind, running=number % 2 == 1))
 
     def _one(self, kind: str, running: bool) -> Verdict:
-        """All that counts in a database may lie in its write-ahead log: then once more, with so many writes that it moves."""
-        for noise in (10, 80, 90, 100):
+        """All that counts in a database may lie in its write-ahead log: then the victim writes more, and once more."""
+        for _ in range(5):
             with suppress(NothingToHurtError):
                 if running:
-                    return self._patient.hurt_running(lambda copy, folder: self._flipped(kind, copy, folder), noise)
+                    return self._patient.hurt_running(lambda copy, folder: self._flipped(kind, copy, folder))
                 return self._patient.hurt_stopped(lambda folder: self._flipped(kind, folder, folder))
+            self._patient.outdated = True
         raise AssertionError(f"{kind} never holds anything")
 
     def flip_snapshots(self, count: int) -> None:

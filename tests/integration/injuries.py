@@ -81,6 +81,8 @@ class Patient:
         self.known: dict[str, KvPair] = {}
         self.target = 0
         """Index of the last known write."""
+        self.outdated = False
+        """What is kept is of no use any more."""
         self._preload = preload
         self._pristine = cluster.folder / "pristine"
         self._noise = 0
@@ -162,7 +164,8 @@ class Patient:
         """
         self._hand_over(self.others[0])
         self.victim.kill()
-        if min(int(figures["base_index"]) for figures in self.cluster.converged()) > self.target and self._renewing:
+        cut = max(int(figures["base_index"]) for figures in self.cluster.converged())
+        if self._renewing and (self.outdated or cut > self.target):
             self._renew()
         self._put_back()
 
@@ -170,10 +173,12 @@ class Patient:
         """The others have cut their logs beyond what is kept: with that any victim would need a snapshot, hurt or not."""
         self._put_back()
         self.victim.start(preload=self._preload)
+        self.noise(80)  # a mebibyte, and the log is moved into its file
         self.checkpointed()
         self._write_some()
         self.keep()
         self.cluster.converged()
+        self.outdated = False
 
     def _put_back(self) -> None:
         shutil.rmtree(self.victim.data)
@@ -196,15 +201,14 @@ class Patient:
         self.victim.start(preload=self._preload)
         return self.judged(since, how)
 
-    def hurt_running(self, injury: Callable[[Path, Path], str], noise: int = 10) -> Verdict:
-        """After so many writes. `injury` gets a copy of the folder to look at, and the folder. Later the server is killed and
-        started again."""
+    def hurt_running(self, injury: Callable[[Path, Path], str]) -> Verdict:
+        """`injury` gets a copy of the folder to look at, and the folder. Later the server is killed and started again."""
         self.restore()
         since = len(self.victim.log)
         self.victim.start(preload=self._preload)
         with Straight(self.victim) as line:
             self._await_current(line)
-        self.noise(noise)
+        self.noise(10)
         self.cluster.converged()
         with tempfile.TemporaryDirectory() as aside:
             copy = Path(aside) / "copy"
