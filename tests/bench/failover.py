@@ -45,7 +45,7 @@ def main() -> None:
         if options.kills:
             outages = bench.repeat(options.kills, bench.kill)
             report("SIGKILL of the leader, to the next acknowledged write", outages)
-            wrong += _above_targets_of_kills([outage.everybody for outage in outages]) if options.thresholds else []
+            wrong += above_targets([outage.everybody for outage in outages]) if options.thresholds else []
         if options.stops:
             outages = bench.repeat(options.stops, bench.stop)
             report("graceful stop of the leader, longest silence", outages)
@@ -93,7 +93,7 @@ class Bench:
         self._all_have_written(time.monotonic())
         moments = self._writers.moments(killed)
         everybody = sorted(moment for each in moments.values() for moment in each)
-        return Outage(_end_of_silence(killed, everybody), [_end_of_silence(killed, each) for each in moments.values()])
+        return Outage(end_of_silence(killed, everybody), [end_of_silence(killed, each) for each in moments.values()])
 
     def stop(self, leader: ServerProcess) -> Outage:
         asked = time.monotonic()
@@ -106,7 +106,7 @@ class Bench:
         self._all_have_written(ended + _AROUND)
         moments = self._writers.moments(asked - _AROUND)
         everybody = sorted(moment for each in moments.values() for moment in each)
-        return Outage(_longest_silence(everybody), [_longest_silence(each) for each in moments.values()])
+        return Outage(longest_silence(everybody), [longest_silence(each) for each in moments.values()])
 
     def end(self) -> list[str]:
         """What is wrong with what was written."""
@@ -128,12 +128,12 @@ class Bench:
         )
 
 
-def _end_of_silence(begin: float, moments: list[float]) -> float:
+def end_of_silence(begin: float, moments: list[float]) -> float:
     """From `begin` to the end of the longest silence behind it."""
     return max(pairwise([begin, *moments]), key=lambda pair: pair[1] - pair[0])[1] - begin
 
 
-def _longest_silence(moments: list[float]) -> float:
+def longest_silence(moments: list[float]) -> float:
     return max(second - first for first, second in pairwise(moments))
 
 
@@ -157,7 +157,7 @@ def report(what: str, outages: list[Outage]) -> None:
         )
 
 
-def _above_targets_of_kills(seconds: list[float]) -> list[str]:
+def above_targets(seconds: list[float]) -> list[str]:
     wrong = []
     if quantile(seconds, 0.5) > 0.6:
         wrong.append("kills: p50 is above 0.6 s")
