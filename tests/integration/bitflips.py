@@ -3,6 +3,8 @@
 For each kind of file so many flips, one at a time, half of them while the server is stopped and half while it runs. Only bits
 that mean something are flipped (`flips.py`); what is asked, and what the words mean, says `injuries.py`. A snapshot is hurt where
 it arrives, in a server that was killed meanwhile, and where it is sent from. Ends with 1 if anything was wrong.
+
+`--control` flips bits of the state alone, with its check planted off, and ends with 1 if nothing was wrong.
 """
 
 import argparse
@@ -18,7 +20,7 @@ from tests.integration.cluster import wait_for
 from tests.integration.flips import allocated, choose, flip
 from tests.integration.injuries import OUTCOMES, Patient, Verdict
 
-__all__ = ["KINDS", "SETTINGS", "Campaign", "snapshot_patient"]
+__all__ = ["KINDS", "SETTINGS", "UNCHECKED", "Campaign", "snapshot_patient"]
 
 SETTINGS = """
 [raft]
@@ -49,6 +51,8 @@ KINDS = {
     "key": "key",
 }
 """Kind → path in the server's folder. The eighth is `snapshot`."""
+UNCHECKED = "import coordd.state.machine as machine; machine.Machine.verify = lambda self: True"
+"""For the victim's process: what the disk made of the state's rows is served."""
 _CUT_OFF = (
     "import os, signal, coordd.storage.snapshot_store as store; write = store.Incoming.write; left = [{chunks}]; "
     "store.Incoming.write = lambda self, offset, chunk: (left.append(left.pop() - 1), "
@@ -164,28 +168,43 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.integration.bitflips", description=__doc__)
     parser.add_argument("--flips", type=int, default=40, help="in each kind of file")
     parser.add_argument("--only", nargs="+", choices=[*KINDS, "snapshot"], default=[*KINDS, "snapshot"])
+    parser.add_argument("--control", action="store_true", help="with the check of the state off")
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--folder", default=None, help="where the servers' data lie")
     options = parser.parse_args()
     seed = options.seed if options.seed is not None else random.SystemRandom().getrandbits(32)
     print(f"seed {seed}", flush=True)
     chance = random.Random(seed)
-    faults = 0
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        kinds = [kind for kind in options.only if kind != "snapshot"]
-        if kinds:
-            with Patient.founded(Path(folder) / "files", SETTINGS) as patient:
-                patient.keep()
-                campaign = Campaign(patient, chance, _told)
-                for kind in kinds:
-                    campaign.flip(kind, options.flips)
-                faults += _closed(campaign, patient)
-        if "snapshot" in options.only:
-            with snapshot_patient(Path(folder) / "snapshots", chance) as patient:
-                campaign = Campaign(patient, chance, _told)
-                campaign.flip_snapshots(options.flips)
-                faults += _closed(campaign, patient)
-    sys.exit(bool(faults))
+        sys.exit(
+            _control(Path(folder), chance, options.flips) if options.control else _main(Path(folder), chance, options)
+        )
+
+
+def _control(folder: Path, chance: random.Random, flips: int) -> int:
+    with Patient.founded(folder / "files", SETTINGS, [UNCHECKED]) as patient:
+        patient.keep()
+        campaign = Campaign(patient, chance, _told)
+        campaign.flip("state", flips)
+        _closed(campaign, patient)
+    return int(not campaign.faults)
+
+
+def _main(folder: Path, chance: random.Random, options: argparse.Namespace) -> int:
+    faults = 0
+    if kinds := [kind for kind in options.only if kind != "snapshot"]:
+        with Patient.founded(folder / "files", SETTINGS) as patient:
+            patient.keep()
+            campaign = Campaign(patient, chance, _told)
+            for kind in kinds:
+                campaign.flip(kind, options.flips)
+            faults += _closed(campaign, patient)
+    if "snapshot" in options.only:
+        with snapshot_patient(folder / "snapshots", chance) as patient:
+            campaign = Campaign(patient, chance, _told)
+            campaign.flip_snapshots(options.flips)
+            faults += _closed(campaign, patient)
+    return int(faults > 0)
 
 
 def _told(text: str) -> None:

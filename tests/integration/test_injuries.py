@@ -11,14 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.bitflips import KINDS, SETTINGS, Campaign, snapshot_patient
+from tests.integration.bitflips import KINDS, SETTINGS, UNCHECKED, Campaign, snapshot_patient
 from tests.integration.flips import allocated, choose, flip
 from tests.integration.injuries import Patient
 from tests.storage.support import copy_of, filled
 
 CUTOFFS = int(os.environ.get("COORDD_CUTOFFS", "1"))
 """Lengths of chance, beside nothing and all but one byte."""
-UNCHECKED = "import coordd.state.machine as machine; machine.Machine.verify = lambda self: True"
 FLIPS = {"raft.db": 4, "raft.db-wal": 4, "high_water": 4, "state": 6, "state-wal": 4, "identity": 2, "key": 2}
 IN_SNAPSHOTS = 4
 
