@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coordd.messages.peer import VoteResponse
+from coordd.messages.peer import TimeoutNow, VoteResponse
 from coordd.raft import events
+from coordd.raft.output import Role
 from tests.raft.cluster import Cluster, member, sid
 from tests.raft.words import append, beat, grant, refusal, request
 
@@ -60,3 +61,50 @@ def test_rule_43_a_server_that_is_added_again_begins_a_new_session() -> None:
     assert sid("d") not in leader.leading.peers
     cluster.step("a", events.ChangeRequested(events.AddServer(member("d", voter=False))))
     assert leader.progress("d").session != before
+
+
+def test_rule_90_a_follower_that_lost_its_state_is_not_chosen_until_it_has_another() -> None:
+    """It would not campaign, so the leader would refuse writes for an election timeout and do without a lease, for nothing."""
+    cluster = Cluster()
+    leader = cluster.elect("a")
+    cluster.propose("a", "x")
+    for name in "bc":
+        cluster.step(name, events.StateLost())
+    cluster.beat("a")
+    cluster.settle()
+    cluster.step("b", events.StateRestored(1))
+    cluster.beat("a")
+    cluster.settle()
+    assert cluster.step("a", events.TransferRequested()).transfer == "b"
+    assert [m.receiver for m in cluster.sent(TimeoutNow)] == ["b"]
+    cluster.settle()
+    assert cluster.role("b") is Role.LEADER
+    assert leader.role is Role.FOLLOWER
+
+
+def test_a_target_without_a_state_is_told_when_it_has_one() -> None:
+    cluster = Cluster()
+    cluster.elect("a")
+    cluster.step("b", events.StateLost())
+    cluster.beat("a")
+    cluster.settle()
+    assert cluster.step("a", events.TransferRequested(sid("b"))).transfer == "b"
+    assert cluster.sent(TimeoutNow) == []
+    cluster.step("b", events.StateRestored(1))
+    cluster.beat("a")
+    cluster.settle()
+    assert cluster.role("b") is Role.LEADER
+
+
+def test_a_leader_that_is_removed_names_nobody_without_a_state() -> None:
+    cluster = Cluster(("a", "b"))
+    leader = cluster.elect("a")
+    cluster.step("b", events.StateLost())
+    cluster.beat("a")
+    cluster.settle()
+    cluster.step("a", events.ChangeRequested(events.RemoveServer(sid("a"))))
+    cluster.settle()
+    assert leader.role is Role.FOLLOWER
+    assert "resigned" in leader.facts
+    assert not [m for _, _, output in cluster.trace for m in output.messages_now if isinstance(m, TimeoutNow)]
+    assert cluster.role("b") is Role.FOLLOWER

@@ -418,6 +418,13 @@ HANDED_OVER: tuple[Removal, ...] = (
     gone(
         90,
         "raft.replica:Replica.healthy_voters",
+        "and not progress.stateless",
+        "",
+        "raft/test_rules_raft.py::test_rule_90_a_follower_that_lost_its_state_is_not_chosen_until_it_has_another",
+    ),
+    gone(
+        90,
+        "raft.replica:Replica.healthy_voters",
         "and not progress.refilling",
         "",
         TRANSFER + "test_rule_90_neither_a_silent_nor_a_refilling_follower_is_chosen",

@@ -119,6 +119,8 @@ class HeartbeatResponse(Message, frozen=True, tag="hr"):
     """Seconds, from this answer on, for which it gives nobody else a vote, also after a restart: leases count on it (rule 59)."""
     priority: int = 0
     """The follower's setting."""
+    stateless: bool = False
+    """Its state is lost: it counts as ever, and can't lead until it has another."""
 
 
 class InstallSnapshot(Message, frozen=True, tag="is"):

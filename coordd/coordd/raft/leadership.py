@@ -148,7 +148,7 @@ def _resign_if_removed(r: Replica, leading: Leadership, now: float) -> None:
         return
     replication.flush(r, leading, now)  # the followers hear of the commit before they are left alone
     successor = _best_successor(r, leading, now)
-    if successor is not None:  # pragma: no branch - whose answer made this commit is one
+    if successor is not None:
         r.send(TimeoutNow(r.term, r.me, successor))
     r.fact("resigned", successor=successor)
     r.follow(r.term, None, now)
@@ -186,7 +186,7 @@ def _continue_transfer(r: Replica, leading: Leadership) -> None:
     progress = leading.peers.get(going.target)
     if progress is None or progress.departing_since is not None:
         leading.transfer = None
-    elif progress.match == r.log.last and not progress.refilling:
+    elif progress.match == r.log.last and not progress.refilling and not progress.stateless:
         going.told = True
         leading.lease_forfeited = True
         leading.lease_until = 0.0

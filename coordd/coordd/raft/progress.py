@@ -56,6 +56,8 @@ class Progress:
     """Since when it could take over and has a higher priority than the leader."""
     refilling: bool = False
     """Its disk forgot entries: its match counts for nothing (rule 111)."""
+    stateless: bool = False
+    """Its state is lost: it can't lead."""
     departing_since: float | None = None
     """It has left the configuration, and is kept so that it hears of it (rule 68)."""
     catch_up_target: Index = 0

@@ -192,13 +192,14 @@ class Replica:
         return any(self.me in half for half in self.halves)
 
     def healthy_voters(self, leading: Leadership, now: float) -> list[Progress]:
-        """The other voters, of both halves of a joint configuration, that were heard and have forgotten nothing."""
+        """The other voters, of both halves of a joint configuration, that were heard and lack neither entries nor a state."""
         return [
             progress
             for peer, progress in leading.peers.items()
             if all(peer in half for half in self.halves)
             and now - progress.contact < self.election_timeout
             and not progress.refilling
+            and not progress.stateless
         ]
 
     def configuration_at(self, index: Index) -> tuple[Index, Configuration | None]:

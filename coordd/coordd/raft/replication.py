@@ -234,7 +234,7 @@ def handle_heartbeat_response(r: Replica, message: HeartbeatResponse, now: float
         return
     if message.round > progress.acked_round:
         progress.acked_round, progress.promise = message.round, message.promise
-        progress.priority = message.priority
+        progress.priority, progress.stateless = message.priority, message.stateless
         reads.round_answered(r, leading, now)
     if r.stalled or progress.state is ProgressState.SNAPSHOT:
         return
@@ -348,5 +348,6 @@ def handle_heartbeat(r: Replica, message: Heartbeat, now: float) -> None:
             message.round,
             r.settings.election_timeout,
             r.settings.priority,
+            r.stateless,
         )
     )
