@@ -17,5 +17,8 @@ cut leaves on it (`disk`, `tearing`).
     invariants  what must hold after each step               paranoid              the same, from scratch
     mutation    one piece of the product's source exchanged  summary, trace, run   what is told of a run
 
+Disks of a fixed minority, drawn once, may also flip bits, be full or fail; their servers refuse to start, fetch what they
+lost or are replaced, but never forget in silence. Nothing else in the world may notice.
+
 Everything random comes from the tree in `chance`; nothing here reads a clock, but to say how fast a run was.
 """

@@ -1,4 +1,4 @@
-"""Virtual time: one queue of what will happen, and the clock that each server reads.
+"""Virtual time: one queue of what will happen, and the clocks that each server reads.
 
 `Schedule` runs actions in the order of their time; of two at the same time, the one scheduled first. Nothing here or
 elsewhere in the simulator reads a real clock, except to report how fast a run was.
@@ -42,12 +42,17 @@ class Schedule:
 
 
 class Clock:
-    """One host's monotonic clock: it starts anywhere and runs at its own rate, within the drift a lease allows for."""
+    """One host's clocks. The monotonic one, which counts suspend, starts anywhere and runs at its own rate, within the drift
+    a lease allows for. The wall clock runs at any rate, and somebody sets it."""
 
-    def __init__(self, schedule: Schedule, start: float, rate: float) -> None:
+    def __init__(
+        self, schedule: Schedule, start: float, rate: float, wall: float = 1.7e9, wall_rate: float = 1.0
+    ) -> None:
         self._schedule = schedule
         self.start = start
         self.rate = rate
+        self._wall = wall
+        self._wall_rate = wall_rate
 
     def now(self) -> float:
         return self.start + self._schedule.now * self.rate
@@ -55,3 +60,11 @@ class Clock:
     def virtual(self, reading: float) -> float:
         """When, in virtual time, the clock will show `reading`."""
         return (reading - self.start) / self.rate
+
+    def wall(self) -> float:
+        """Seconds of the Unix epoch, or what this host believes them to be."""
+        return self._wall + self._schedule.now * self._wall_rate
+
+    def set_wall(self, change: float) -> None:
+        """Somebody sets the wall clock forward, or back."""
+        self._wall = max(0.0, self._wall + change)

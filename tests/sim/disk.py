@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
 
-from coordd.errors import CoorddError, DamagedError
+from coordd.errors import CoorddError, DamagedError, DiskFullError
 from coordd.server.refill import others_of
 from coordd.state.machine import examine
 from coordd.storage import log_store, snapshot_store
@@ -22,11 +22,13 @@ from coordd.storage.identity import Identity
 from coordd.storage.log_store import LogStore
 from coordd.storage.pace import Pace
 from coordd.storage.recovery import Recovered
+from coordd.storage.refill import forget_log
 from coordd.storage.snapshot_store import SnapshotStore
 from coordd.storage.writer import CompactLog, InstallBase, Job
 from coordd.types import LogWrite
 from tests.sim.chance import Chance
 from tests.sim.condition import Condition
+from tests.sim.files import VirtualFiles
 from tests.sim.helper import VirtualHelper, Work
 from tests.sim.surroundings import Surroundings
 from tests.sim.tearing import mixed, torn
@@ -39,6 +41,10 @@ _DATABASE = "raft.db"
 _MARK = "high_water"
 _HEADER = 32
 """Bytes of a WAL's header, which SQLite syncs by itself before anything follows it."""
+
+
+TRIES = 50
+"""Places looked at for one that holds something, before a bit is flipped."""
 
 
 class _PowerLost(BaseException):
@@ -56,6 +62,8 @@ class Disk:
         self.condition = Condition()
         self.state_damage = ""
         """What `open` found wrong with the state: another one must take its place."""
+        self.flipped = False
+        """Since the last start: what one flip damages the others must make good."""
         self._synced = b""
         """The state's WAL as it was when it was last synced."""
         self.folder = around.folder / f"{host}-0"
@@ -63,7 +71,7 @@ class Disk:
     @property
     def files(self) -> SnapshotStore:
         pace = Pace(clock=lambda: 0.0, wait=lambda _: None)
-        return SnapshotStore(self.folder, pace, lambda: f"{self._chance.getrandbits(128):032x}")
+        return VirtualFiles(self.folder, pace, lambda: f"{self._chance.getrandbits(128):032x}", self.condition)
 
     def open(self) -> LogStore:
         """The store judges what it finds, and the state it names is examined, as the daemon does it. A new folder gets an
@@ -89,6 +97,35 @@ class Disk:
             return LogStore.open(
                 self.folder, self._host, tail_bytes=tuning.tail_bytes, wal_limit=tuning.wal_limit, approve=approve
             )
+
+    def flip(self) -> str:
+        """One bit of one file turns round, seen by nobody. Returns of which; "" if there was one since the last start."""
+        names = sorted(path.name for path in self.folder.iterdir() if path.name.startswith("state-"))
+        states = [name for name in names if name.endswith(".db")]
+        wals = [name for name in names if name.endswith("-wal")]
+        files = {"log": [_DATABASE], "log wal": [_WAL], "mark": [_MARK], "state": states, "state wal": wals}
+        found = [(kind, name) for kind, all_names in files.items() for name in all_names if self._content(name)]
+        if self.flipped or not found:
+            return ""
+        kind, name = self._chance.choice(found)
+        self.flipped = True
+        path = self.folder / name
+        content = bytearray(path.read_bytes())
+        places = (self._chance.randrange(len(content)) for _ in range(TRIES))
+        place = next((place for place in places if content[place]), 0)  # most of a small database is empty
+        content[place] ^= 1 << self._chance.randrange(8)
+        with path.open("r+b") as file:
+            file.seek(place)
+            file.write(content[place : place + 1])
+        return kind
+
+    def refill(self) -> bool:
+        """As `coordd --refill` does it. False: it can't be done, since the mark is damaged."""
+        try:
+            forget_log(self.folder, self._host)
+        except DamagedError:
+            return False
+        return True
 
     def wipe(self) -> None:
         """A new disk in a server that is down: it will start as somebody else."""
@@ -168,13 +205,16 @@ class Disk:
         elif not writes:
             return "lost"
         before = {name: self._content(name) for name in (_WAL, _DATABASE)}
-        with self._power_lost_at_the_mark(fate, before) as lost:
-            if writes:
-                writer.store.write(writes)
-            elif isinstance(first, InstallBase):
-                writer.store.install(first.base)
-            elif isinstance(first, CompactLog):
-                writer.store.set_base(first.base)
+        try:
+            with self._power_lost_at_the_mark(fate, before) as lost:
+                if writes:
+                    writer.store.write(writes)
+                elif isinstance(first, InstallBase):
+                    writer.store.install(first.base)
+                elif isinstance(first, CompactLog):
+                    writer.store.set_base(first.base)
+        except DiskFullError:
+            return "lost"
         if not lost and (writes or isinstance(first, InstallBase) or fate != "torn"):
             return "done"
         if lost != ["mark torn"]:

@@ -34,6 +34,8 @@ class Faults:
             "crash leader": self._crash_leader,
             "crash many": self._crash_many,
             "pause": self._pause,
+            "suspend": self._suspend,
+            "wall clock": self._wall_clock,
             "partition": self._partition,
             "bad links": self._bad_links,
             "stall": self._stall,
@@ -41,10 +43,15 @@ class Faults:
             "transfer": self._transfer,
             "zombie": self._zombie,
             "restart": self._restart,
+            "flip": self._flip,
+            "full disk": self._full_disk,
+            "failing disk": self._failing_disk,
         }
         self._around.counts.update({f"fault {kind}": 0 for kind in kinds})  # one that is never used is to be noticed
         self._kinds = {kind: act for kind, act in kinds.items() if chance.happens(0.7)} or kinds
         self._weights = {kind: chance.expovariate(1.0) + 0.1 for kind in self._kinds}
+        if "flip" in self._weights:
+            self._weights["flip"] += 1.0
         self._weights["crash many"] = self._weights.get("crash many", 0.0) * 0.3
         self._interval = chance.uniform(0.3, 0.75)
         self._duration = chance.choice([0.1, 0.3, 0.6, 1.0])
@@ -110,7 +117,7 @@ class Faults:
         self._later(lambda: self._revive(victim))
 
     def _revive(self, server: Server) -> None:
-        if not server.up:
+        if not server.up and not server.refused:
             server.start()
 
     def _crash_leader(self) -> bool:
@@ -148,6 +155,29 @@ class Faults:
                 server.resume()
 
         self._later(resume)
+        return True
+
+    def _suspend(self) -> bool:
+        """The whole machine stands still, its disk too; only its clock that counts suspend goes on."""
+        server = self._world.leader() if self._chance.happens(0.5) else self._someone()
+        if server is None or server.paused:
+            return False
+        asleep = self._lasting() * self._chance.choice([1.0, 5.0])
+        life, condition = server.life, server.disk.condition
+        condition.stalled_until = max(condition.stalled_until, self._around.schedule.now + asleep)
+        server.pause()
+
+        def resume() -> None:
+            if server.life == life:
+                server.resume()
+
+        self._later(resume, asleep)
+        return True
+
+    def _wall_clock(self) -> bool:
+        """Somebody sets a wall clock, forward or back: nothing may rest on it."""
+        change = self._chance.choice([1.0, -1.0]) * self._chance.choice([0.5, 30.0, 3600.0, 3e8])
+        self._chance.choice(self._world.members()).clock.set_wall(change)
         return True
 
     def _zombie(self) -> bool:
@@ -237,6 +267,48 @@ class Faults:
 
         self._later(recover)
         return True
+
+    def _broken(self) -> Server | None:
+        """One of the minority whose disks may do more than be slow. None while only one server knows of the cluster."""
+        if not self._around.invariants.ledger.commit:
+            return None
+        members = self._world.members()
+        servers = [server for server in members if server.disk.condition.faulty and not server.refused]
+        return self._chance.choice(servers) if servers else None
+
+    def _flip(self) -> bool:
+        """A bit turns round. Sooner or later the server starts anew and sees it, if it did not before."""
+        server = self._broken()
+        kind = server.disk.flip() if server is not None else ""
+        if server is None or not kind:
+            return False
+        self._around.counts[f"flip {kind}"] += 1
+        self._around.say(server.name, "flip", kind)
+        if server.up:
+            soon = self._chance.happens(0.7)
+            self._around.schedule.after(0.0 if soon else 0.5 + self._lasting(), self._end, server, server.life)
+        return True
+
+    def _full_disk(self) -> bool:
+        server = self._broken()
+        if server is None or server.disk.condition.full:
+            return False
+        victim = server
+        victim.set_full(True)
+        self._later(lambda: victim.set_full(False), 0.3 + self._lasting())
+        return True
+
+    def _failing_disk(self) -> bool:
+        """Until the process has ended of it, at the next write."""
+        server = self._broken()
+        if server is None or not server.up:
+            return False
+        server.disk.condition.writable = self._chance.choice([0, 512, 4096, self._chance.randint(0, 200_000)])
+        return True
+
+    def died(self, server: Server) -> None:
+        """A process that ended by itself is started again, in both phases."""
+        self._around.schedule.after(self._lasting(), self._revive, server)
 
     # --- leadership --------------------------------------------------------------------------------------------------
 

@@ -62,7 +62,8 @@ class VirtualHelper:
             return
         work, then, failed = self._queue.popleft()
         try:
-            result = work()
+            with self._condition.writing():
+                result = work()
         except CoorddError as error:
             problem = error
             self._on_done(lambda: failed(problem))

@@ -10,7 +10,7 @@ from coordd.messages.entry import CONFIGURATION
 from coordd.messages.peer import AppendEntries, AppendResponse, PeerMessage, RaftMessage, RequestVote, VoteResponse
 from coordd.raft.output import Output, Role
 from coordd.raft.progress import Progress
-from coordd.types import Base, Configuration, Index, LogSlice, LogWrite, ServerId, Term
+from coordd.types import Base, Configuration, HardState, Index, LogSlice, LogWrite, ServerId, Term
 from tests.sim.ledger import Ledger, Position, Record, TermLog, majorities
 from tests.sim.look import Look
 from tests.sim.paranoid import from_scratch
@@ -30,25 +30,74 @@ class Invariants:
 
     # --- lives of a server -------------------------------------------------------------------------------------------
 
-    def booted(self, server: ServerId, boot: int, log: TermLog, term: Term, vote: ServerId | None) -> None:
-        """What the disk remembers is what became durable, or that and some of the writes that were under way."""
+    def booted(
+        self,
+        server: ServerId,
+        boot: int,
+        log: TermLog,
+        term: Term,
+        vote: ServerId | None,
+        promised: Index = 0,
+        faulty: bool = False,
+    ) -> bool:
+        """What the disk remembers is what became durable, or that and some of the writes that were under way; a faulty one
+        may forget, if it knows that it did. Returns whether it did."""
         record = self.ledger.record(server)
         self._doubt_ends(record, log)
-        while not (log == record.durable and (term, vote) == (record.hard.term, record.hard.vote)):
-            check(
-                bool(record.in_flight),
-                9,
-                "the disk does not hold what it made durable",
-                server=server,
-                found=(log.base, log.last, log.last_term, term, vote),
-                durable=(record.durable.base, record.durable.last, record.durable.last_term, record.hard),
-            )
-            self.durable(server, record.in_flight[0])
+        forgot = not self._completed(record, log, HardState(term, vote))
+        if forgot:
+            found = (log.base, log.last, log.last_term, term, vote, promised)
+            had = (record.durable.base, record.durable.last, record.durable.last_term, record.hard)
+            check(faulty, 9, "the disk does not hold what it made durable", server=server, found=found, durable=had)
+            self._forgot(record, log, HardState(term, vote), promised)
         record.in_flight.clear()
         record.submitted = record.durable.copy()
         record.boot, record.up, record.role = boot, True, Role.FOLLOWER
         record.term, record.commit, record.applied = term, log.base, 0
         record.reads.clear()
+        return forgot
+
+    def _completed(self, record: Record, log: TermLog, hard: HardState) -> bool:
+        """Whether the disk holds what was durable and the first so many writes under way, which are then durable too."""
+        trial, kept = record.durable.copy(), record.hard
+        for count in range(len(record.in_flight) + 1):
+            if log == trial and (hard.term, hard.vote) == (kept.term, kept.vote):
+                for _ in range(count):
+                    self.durable(record.id, record.in_flight[0])
+                return True
+            if count < len(record.in_flight):
+                write = record.in_flight[count]
+                kept = write.hard_state
+                if write.slice is not None and write.slice.entries:
+                    trial.put(write.slice)
+        return False
+
+    def _forgot(self, record: Record, log: TermLog, hard: HardState, promised: Index) -> None:
+        server, durable = record.id, record.durable
+        check(
+            promised >= record.promised,
+            9,
+            "a disk forgot a promise",
+            server=server,
+            promised=promised,
+            durable=durable.last,
+        )
+        check(
+            promised > log.last,
+            9,
+            "a disk forgot, and does not know it",
+            server=server,
+            last=log.last,
+            durable=durable.last,
+        )
+        known = [record.hard, *(write.hard_state for write in record.in_flight)]
+        kept = any((hard.term, hard.vote) == (one.term, one.vote) for one in known)
+        check(kept, 9, "a disk forgot a vote", server=server, found=hard, durable=record.hard)
+        for index in range(log.base + 1, log.last + 1):
+            check(
+                (index, log.term(index)) in self.ledger.entries, 2, "an entry from nowhere", server=server, index=index
+            )
+        record.durable, record.hard, record.owes = log.copy(), hard, promised
 
     def in_doubt(self, server: ServerId, base: Base) -> None:
         """The power went while the log was given this base."""
@@ -108,7 +157,7 @@ class Invariants:
         peer = self.ledger.records.get(progress.peer)
         if peer is not None and peer.hard.term > record.term:
             return  # a newer leader may have replaced what was acknowledged to this one, which will hear of it
-        durable = peer.durable.last if peer is not None else 0
+        durable = peer.promised if peer is not None else 0
         check(progress.match <= durable, 16, "match beyond the peer's disk", server=record.id, peer=progress.peer)
 
     def _term(self, record: Record, look: Look) -> None:
@@ -120,6 +169,7 @@ class Invariants:
     def _judged(self, record: Record, message: RaftMessage) -> None:
         """A vote is judged by the log that the voter has at this step."""
         if isinstance(message, VoteResponse) and message.granted:
+            check(not record.owes, 11, "a vote by one that has forgotten", voter=record.id, owes=record.owes)
             asked = self._advertised.get((message.receiver, message.term, message.pre))
             check(asked is not None, 11, "a vote for nobody's request", voter=record.id, candidate=message.receiver)
             assert asked is not None
@@ -325,6 +375,7 @@ class Invariants:
         record.hard = hard
         if write.slice is not None and write.slice.entries:
             record.durable.put(write.slice)
+            record.refilled()
 
     def compacted(self, server: ServerId, base: Base) -> None:
         record = self.ledger.records[server]
@@ -361,6 +412,7 @@ class Invariants:
         )
         record.durable = TermLog(snapshot.index, snapshot.term)
         record.submitted = record.durable.copy()
+        record.refilled()
         record.applied = snapshot.index
 
     def _remembered(self, server: ServerId, index: Index, configuration: Configuration | None) -> None:
@@ -395,6 +447,7 @@ class Invariants:
                     hard=hard,
                 )
             case RequestVote():
+                check(not record.owes, 11, "a candidate that has forgotten", server=server, owes=record.owes)
                 asked = (server, message.term, message.pre)
                 log = (message.last_term, message.last_index)
                 self._advertised[asked] = max(log, self._advertised.get(asked, log))

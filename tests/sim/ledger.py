@@ -76,6 +76,8 @@ class Record:
     hard: HardState = field(default_factory=HardState)
     """Term and vote on the disk; its commit index is only a hint and not looked at."""
     in_flight: deque[LogWrite] = field(default_factory=deque)
+    owes: Index = 0
+    """It may have acknowledged entries up to here and has forgotten some; 0: it has all that it promised."""
     doubt: Base | None = None
     """A base that was being written when the power went."""
     up: bool = False
@@ -85,6 +87,15 @@ class Record:
     applied: Index = 0
     reads: dict[int, Index] = field(default_factory=dict)
     """Linearizable reads that wait: what was committed when they were asked for."""
+
+    @property
+    def promised(self) -> Index:
+        """The last entry that it may have acknowledged."""
+        return max(self.owes, self.durable.last)
+
+    def refilled(self) -> None:
+        if self.durable.last >= self.owes:
+            self.owes = 0
 
 
 @dataclass

@@ -5,6 +5,7 @@ from typing import Self
 
 from coordd.state.machine import Applied, Machine
 from coordd.types import Index, Term
+from tests.sim.condition import Condition
 
 __all__ = ["OnApply", "WatchedMachine"]
 
@@ -17,21 +18,30 @@ class WatchedMachine(Machine):
 
     on_apply: OnApply
     on_sync: Callable[[], None]
+    condition: Condition
 
     @classmethod
-    def watched(cls, path: str, on_apply: OnApply, on_sync: Callable[[], None], *, examined: bool = False) -> Self:
+    def watched(
+        cls, path: str, on_apply: OnApply, on_sync: Callable[[], None], condition: Condition, *, examined: bool = False
+    ) -> Self:
         machine = cls.open(path, examined=examined)
         assert isinstance(machine, cls)
-        machine.on_apply, machine.on_sync = on_apply, on_sync
+        machine.on_apply, machine.on_sync, machine.condition = on_apply, on_sync, condition
+        machine.space_changed()
         on_sync()
         return machine
 
+    def space_changed(self) -> None:
+        self.condition.limit(self._connection)
+
     def checkpoint(self) -> bool:
-        complete = super().checkpoint()
+        with self.condition.writing():
+            complete = super().checkpoint()
         self.on_sync()
         return complete
 
     def apply(self, first: Index, entries: Sequence[tuple[Term, bytes]]) -> list[Applied]:
-        applied = super().apply(first, entries)
+        with self.condition.writing():
+            applied = super().apply(first, entries)
         self.on_apply(first, entries, self.digest)
         return applied

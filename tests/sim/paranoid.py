@@ -63,7 +63,11 @@ def _durable(ledger: Ledger) -> None:
     if not commit:
         return
     term = ledger.committed[commit]
-    having = {r.id for r in ledger.records.values() if r.durable.base >= commit or r.durable.term(commit) == term}
+    having = {
+        r.id
+        for r in ledger.records.values()
+        if r.durable.base >= commit or r.durable.term(commit) == term or r.owes >= commit  # who owes does not vote
+    }
     committed = max((i for (i, t) in ledger.configurations if i <= commit and ledger.committed[i] == t), default=0)
     later = [
         c for (i, t), c in ledger.configurations.items() if i > commit or (i == committed and ledger.committed[i] == t)

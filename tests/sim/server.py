@@ -5,13 +5,14 @@ what `server/daemon.py` is to them: it assembles one life and turns its loop. Wh
 has a latency of its own, takes it up. A crash takes everything in a life but the disk.
 """
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import msgspec
 
-from coordd.errors import invariant
+from coordd.errors import DamagedError, StorageError, invariant
 from coordd.messages.client import ReadResult, ReplyBody, Request
 from coordd.messages.codec import decode_peer, encode_peer, encode_request
 from coordd.messages.command import Command
@@ -118,13 +119,22 @@ class Server:
         self.around = around
         self.name = name
         self._chance = chance
-        self.clock = Clock(around.schedule, chance.uniform(10, 1000), chance.uniform(0.99, 1.01))
-        self.wall_offset = 1.7e9 + chance.uniform(-5, 5)
+        self.clock = Clock(
+            around.schedule,
+            chance.uniform(10, 1000),
+            chance.uniform(0.99, 1.01),
+            1.7e9 + chance.uniform(-5, 5),
+            chance.uniform(0.9, 1.1),
+        )
         self.disk = Disk(around, name, chance.branch("disk"))
         self.id = ServerId("")
         self.up = False
         self.life = 0
         self.paused = False
+        self.refused = False
+        """Its process does not start: the log is damaged."""
+        self.on_death: Callable[[Server], None] = lambda server: None
+        """The process ended by itself, as its disk failed."""
         self.node: Node
         self.writer: VirtualWriter
         self.helper: VirtualHelper
@@ -141,12 +151,25 @@ class Server:
 
     def start(self) -> None:
         invariant(not self.up, "a server is started twice")
-        around, store = self.around, self.disk.open()
+        self.refused = False
+        store: LogStore | None = None
+        try:
+            store = self.disk.open()
+            self._start(store)
+        except DamagedError as error:
+            if not self.disk.condition.faulty:
+                raise
+            if store is not None:
+                store.abandon()
+            self.refused = True
+            self.around.counts["starts refused"] += 1
+            self.around.say(self.name, "refused", str(error))
+
+    def _start(self, store: LogStore) -> None:
+        around = self.around
         self.id = store.identity.server
-        self.life += 1
-        self.up, self.paused = True, False
         recovered = self._recover(store)
-        self._report(store)
+        self._report(store, recovered)
         files, base = self.disk.files, recovered.base
         if self.disk.state_damage:
             around.counts["states damaged"] += 1
@@ -156,10 +179,16 @@ class Server:
         around.invariants.restored(self.id, machine.applied)
         if machine.applied:
             around.invariants.resembles(self.id, machine.applied, machine.digest)
+        self.life += 1
         self._assemble(store, machine)
         around.counts["starts"] += 1
         around.say(self.name, "start", recovered)
-        self.node.start(self.id, store.identity.boot, recovered, self.now())
+        try:
+            self.node.start(self.id, store.identity.boot, recovered, self.now())
+        except DamagedError:
+            self._close()
+            raise
+        self.up, self.paused = True, False
         self._set_timer()
 
     def _recover(self, store: LogStore) -> Recovered:
@@ -172,7 +201,9 @@ class Server:
 
     def _open_state(self, path: str, *, examined: bool = False) -> WatchedMachine:
         name = Path(path).name
-        return WatchedMachine.watched(path, self._applied, lambda: self.disk.state_synced(name), examined=examined)
+        return WatchedMachine.watched(
+            path, self._applied, lambda: self.disk.state_synced(name), self.disk.condition, examined=examined
+        )
 
     def _assemble(self, store: LogStore, machine: Machine) -> None:
         around, life = self.around, self.life
@@ -200,6 +231,7 @@ class Server:
             lambda: self.disk.state_synced(self.node.state_file),
             lambda done: self.act(life, done),
         )
+        self.writer.space_changed()
         self.snapshots = self._make_snapshots()
         raft = _WatchedRaft(around.tuning.raft, self._chance.branch(f"core-{life}"), self)
         self.node = Node(
@@ -279,19 +311,21 @@ class Server:
             levels=levels,
             operator=cast(Operator, _Operator(node)),
             beats=lambda _: None,
-            wall=self.wall,
+            wall=self.clock.wall,
         )
         node.on_reads = self._reads.told
         node.on_leadership = self._leadership_changed
         node.on_machine = self._machine_replaced
 
-    def _report(self, store: LogStore) -> None:
+    def _report(self, store: LogStore, recovered: Recovered) -> None:
         """Tell the judge what the disk holds, from the files."""
         found = store.read(store.base.index + 1, ALL)
         assert found is not None
         log = TermLog(store.base.index, store.base.term, list(found[1].terms()) if found[1].entries else [])
         hard = store._hard_state
-        self.around.invariants.booted(self.id, store.identity.boot, log, hard.term, hard.vote)
+        faulty, boot = self.disk.condition.faulty, store.identity.boot
+        if self.around.invariants.booted(self.id, boot, log, hard.term, hard.vote, recovered.promised, faulty):
+            self.around.counts["logs shortened"] += 1
 
     def crash(self) -> str:
         fate = self.disk.cut(self.writer, self.helper, self.node.state_file)
@@ -303,9 +337,11 @@ class Server:
         """A clean end: what was submitted is lost, as nobody heard of it."""
         self.writer.end()
         self.helper.end()
-        self.writer.store.close()
-        self.node.machine.checkpoint()
+        with self.disk.condition.writing(), contextlib.suppress(*[StorageError] if self.disk.condition.faulty else []):
+            self.writer.store.close()
+            self.node.machine.checkpoint()
         self._end()
+        self.disk.condition.writable = None
         self.around.say(self.name, "stop")
 
     def discard(self) -> None:
@@ -329,6 +365,7 @@ class Server:
     def wipe(self) -> ServerId:
         """A new disk: a new identity."""
         self.disk.wipe()
+        self.refused = False
         return self.format()
 
     def pause(self) -> None:
@@ -343,9 +380,6 @@ class Server:
 
     def now(self) -> float:
         return self.clock.now()
-
-    def wall(self) -> float:
-        return self.wall_offset + self.around.schedule.now
 
     def act(self, life: int, action: Callable[..., object], *arguments: Any) -> None:
         """In the next turn of this life's loop."""
@@ -385,7 +419,26 @@ class Server:
         if life == self.life:
             self._awake = False
             if not self.paused:
-                self._turn()
+                try:
+                    self._turn()
+                except StorageError as error:
+                    if not self.disk.condition.faulty:
+                        raise
+                    self._die(error)
+
+    def _die(self, error: StorageError) -> None:
+        self.around.counts["processes ended by their disk"] += 1
+        self.around.say(self.name, "ends", str(error))
+        self.crash()
+        self.disk.condition.writable = None
+        self.on_death(self)
+
+    def set_full(self, full: bool) -> None:
+        self.disk.condition.full = full
+        if self.up:
+            self.writer.space_changed()
+            if isinstance(self.node.machine, WatchedMachine):
+                self.node.machine.space_changed()
 
     def _turn(self) -> None:
         """As the daemon's: what came in, one proposal, the tick, a slice of applying, answers."""
@@ -398,7 +451,7 @@ class Server:
         if now >= self.node.next_deadline:
             self.node.tick(now)
         self._apply(now)
-        self._duties.turn(self._changes, now, self.wall())
+        self._duties.turn(self._changes, now, self.clock.wall())
         self._watches.changed(sorted(self._changes))
         self._changes = set()
         self._reads.turn(now)
@@ -447,7 +500,7 @@ class Server:
 
     def _often(self, now: float) -> None:
         self._often_at = now + OFTEN
-        self._duties.tick(now, self.wall())
+        self._duties.tick(now, self.clock.wall())
         self._propose(now)
         self._proposals.expire(now)
         self._reads.expire(now)

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from coordd.errors import DamagedError
 from coordd.messages.entry import NOOP_ENTRY
 from coordd.raft import quorum
 from coordd.state.checkpoint import checkpoint_file
 from coordd.state.machine import Machine
+from coordd.storage.writer import Completion, DiskFull, WriterFailed, WritesDone
 from coordd.types import HardState, LogSlice, LogWrite
 from tests.sim.chance import Chance
 from tests.sim.clock import Clock, Schedule
@@ -42,6 +44,10 @@ def test_a_clock_with_drift_meets_its_deadlines() -> None:
     schedule = Schedule()
     clock = Clock(schedule, 100.0, 1.01)
     schedule.run(clock.virtual(101.0))
+    assert clock.now() == pytest.approx(101.0)
+    before = clock.wall()
+    clock.set_wall(-3600.0)
+    assert clock.wall() == pytest.approx(before - 3600.0)
     assert clock.now() == pytest.approx(101.0)
 
 
@@ -132,7 +138,9 @@ def test_a_power_cut_in_the_helpers_work_leaves_the_state_whole_and_nothing_unsy
         store, files = disk.open(), disk.files
         writer = VirtualWriter(around, store, disk.condition, chance.branch("writer"), lambda: 0.0, lambda _: None)
         name = files.new_name(0)
-        machine = WatchedMachine.watched(str(files.path(name)), lambda *_: None, lambda: disk.state_synced(name))
+        machine = WatchedMachine.watched(
+            str(files.path(name)), lambda *_: None, lambda: disk.state_synced(name), disk.condition
+        )
         helper = VirtualHelper(around, disk.condition, chance, lambda: disk.state_synced(name), lambda done: done())
         safe = 0
 
@@ -170,12 +178,75 @@ def test_of_each_sector_under_way_the_old_or_the_new_content_stays(seed: int) ->
     assert torn(after, after, chance) == after
 
 
+@pytest.mark.parametrize("seed", range(25))
+def test_after_a_flipped_bit_the_log_is_refused_or_whole_or_knows_what_it_lacks(seed: int) -> None:
+    with memory_folder() as folder:
+        around, chance = World(Options(seed), folder).around, Chance(f"flip/{seed}")
+        disk = Disk(around, "d1", chance)
+        store = disk.open()
+        writer = VirtualWriter(around, store, disk.condition, chance.branch("writer"), lambda: 0.0, lambda _: None)
+        for number in range(1, 30):
+            store.write([write(number)])
+            if number == 15:
+                store.checkpoint()
+        disk.cut(writer)
+        before = {path: path.read_bytes() for path in disk.folder.iterdir()}
+        assert disk.flip() in ("log", "log wal", "mark")
+        assert disk.flip() == ""
+        changed = [path for path, content in before.items() if path.read_bytes() != content]
+        assert len(changed) == 1
+        try:
+            again = disk.open()
+        except DamagedError:
+            assert disk.refill() or changed[0].name == "high_water"
+            return
+        promised = again.recover().promised
+        assert again.last == 29 or again.last < promised == 29
+        again.close()
+
+
+def test_a_full_disk_holds_writes_up_until_there_is_space_and_a_failing_one_ends_the_process() -> None:
+    with memory_folder() as folder:
+        world = World(Options(1), folder)
+        around, chance = world.around, Chance("full")
+        disk = Disk(around, "d1", chance)
+        done: list[Completion] = []
+        store = disk.open()
+        writer = VirtualWriter(around, store, disk.condition, chance, lambda: 0.0, done.append)
+        record = around.invariants.ledger.record(store.identity.server)
+
+        def submit(one: LogWrite) -> None:
+            record.in_flight.append(one)
+            writer.submit(one)
+            around.schedule.run(around.schedule.now + 1.0)
+
+        disk.condition.full = True
+        writer.space_changed()
+        submit(big := write(1, 50_000))
+        assert [type(one) for one in done] == [DiskFull]
+        assert record.durable.last == 0
+        disk.condition.full = False
+        writer.space_changed()
+        around.schedule.run(around.schedule.now + 1.0)
+        assert [type(one) for one in done] == [DiskFull, WritesDone]
+        assert record.durable.last == big.sequence == 1
+        disk.condition.writable = 0
+        submit(write(2))
+        assert isinstance(done[-1], WriterFailed)
+        assert record.durable.last == 1
+        disk.cut(writer)
+        again = disk.open()
+        assert again.last in (1, 2)
+        again.close()
+
+
 def entry(index: int) -> bytes:
     return b"\1" + str(index).encode() * 100
 
 
-def write(number: int) -> LogWrite:
-    return LogWrite(number, HardState(1), LogSlice(number, [entry(number)], ((number, 1),)), True)
+def write(number: int, padding: int = 0) -> LogWrite:
+    data = entry(number) + bytes(padding)
+    return LogWrite(number, HardState(1), LogSlice(number, [data], ((number, 1),)), True)
 
 
 def test_a_mutation_lasts_as_long_as_its_block_and_must_fit() -> None:

@@ -21,21 +21,27 @@ KEPT = 3000
 class Trace:
     """`say` costs next to nothing while no file is written."""
 
-    def __init__(self, file: TextIO | None = None) -> None:
+    def __init__(self, file: TextIO | None = None, folder: str = "") -> None:
+        """`folder`: is not shown, as it has another name each time."""
         self._file = file
+        self._folder = folder
         self._kept: deque[tuple[float, str, str, object]] = deque(maxlen=KEPT)
 
     def say(self, time: float, who: str, what: str, subject: object = None) -> None:
         moment = (time, who, what, subject)
         self._kept.append(moment)
         if self._file is not None:
-            self._file.write(_line(moment) + "\n")
+            self._file.write(self._line(moment) + "\n")
 
     def newest(self, count: int) -> Iterator[str]:
         skipped = max(0, len(self._kept) - count)
         for number, moment in enumerate(self._kept):
             if number >= skipped:
-                yield _line(moment)
+                yield self._line(moment)
+
+    def _line(self, moment: tuple[float, str, str, object]) -> str:
+        line = _line(moment)
+        return line.replace(self._folder, "") if self._folder else line
 
 
 def _line(moment: tuple[float, str, str, object]) -> str:

@@ -67,7 +67,7 @@ class World:
             schedule,
             network,
             Invariants(options.paranoid),
-            Trace(trace_file),
+            Trace(trace_file, str(folder)),
             folder,
         )
         names = [f"s{number}" for number in range(1, options.servers + 3)]
@@ -85,8 +85,21 @@ class World:
         }
         self.operator = Operator(self, chance.branch("operator"))
         self.faults = Faults(self, chance.branch("faults"))
+        self._choose_minority(chance.branch("minority"))
         self._led = self._sampled = 0
         self._core: set[str] = set()
+
+    def _choose_minority(self, chance: Chance) -> None:
+        """Whose disks may fail and forget: so few that every configuration has a majority without them."""
+        voters = len(self._founders)
+        most = (voters - 1) // 2
+        hosts = self._founders
+        if self.operator.changes:
+            most, hosts = min(1, most), list(self.servers)
+        for name in chance.sample(hosts, min(most, chance.choice([0, 1, 2]))):
+            self.servers[name].disk.condition.faulty = True
+        for server in self.servers.values():
+            server.on_death = self.faults.died
 
     # --- who is who --------------------------------------------------------------------------------------------------
 
@@ -194,25 +207,30 @@ class World:
         network.cut(between(outside, names))
         self.around.say("all", "heal", sorted(self._core))
         for server in self.servers.values():
-            if server.up:
-                server.disk.condition.heal()
             if server.name in self._core:
+                server.disk.condition.heal()
+                server.set_full(False)
                 if not server.up:
                     server.start()
                 elif server.paused:
                     server.resume()
+        self._core = {name for name in self._core if not self.servers[name].refused}
         for client in self.clients.values():
             client.finish(sorted(self._core))
         for watcher in self.watchers.values():
             watcher.finish(sorted(self._core))
 
     def _choose_core(self, chance: Chance) -> set[str]:
-        """Who may be in force keeps a majority: leave out one after the other while that holds."""
+        """Who may be in force keeps a majority of sound disks: leave out one after the other while that holds."""
         configurations = [after for configuration in self.configurations() for after in _promoted(configuration)]
         core = {m.id for configuration in configurations for m in configuration.members}
+        faulty = {server.id for server in self.servers.values() if server.disk.condition.faulty}
+        core -= {server.id for server in self.servers.values() if server.refused}
         for server in chance.sample(sorted(core), len(core)):
             rest = core - {server}
-            if chance.happens(0.7) and all(majorities(configuration, rest) for configuration in configurations):
+            if chance.happens(0.7) and all(
+                majorities(configuration, rest - faulty) for configuration in configurations
+            ):
                 core = rest
         return {server.name for server in self.servers.values() if server.id in core}
 
@@ -229,7 +247,8 @@ class World:
         schedule = self.around.schedule
 
         def behind() -> list[str]:
-            return [s.name for s in self.members() if s.name in self._core and s.node.machine.applied < wanted]
+            core = [s for s in self.members() if s.name in self._core and not s.refused]
+            return [s.name for s in core if not s.up or s.node.machine.applied < wanted]
 
         if not schedule.run(schedule.now + PATIENCE, lambda: not behind()):
             raise Violation(17, "a healed server does not catch up", behind=behind(), wanted=wanted)

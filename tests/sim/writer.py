@@ -7,19 +7,25 @@ out on the real files, which are cut off or scribbled on behind what was synced,
 
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
+from itertools import islice
 
+from coordd.errors import DiskFullError, StorageError
 from coordd.storage.log_store import LogStore
 from coordd.storage.writer import (
+    RETRY_SECONDS,
     BaseInstalled,
     ChainFound,
     CompactLog,
     Completion,
+    DiskFull,
     FindChain,
     InstallBase,
     Job,
     LogCompacted,
     LogRead,
     ReadLog,
+    WriterFailed,
     WritesDone,
 )
 from coordd.types import LogWrite, ServerId
@@ -53,6 +59,7 @@ class VirtualWriter:
         self._busy = 0
         """How many of the queue's first are being worked on."""
         self._ended = False
+        self._waits_for_space = False
 
     @property
     def pending_since(self) -> float | None:
@@ -60,9 +67,15 @@ class VirtualWriter:
         return next((since for job, since in self._queue if isinstance(job, LogWrite)), None)
 
     def submit(self, job: Job) -> None:
+        if self._waits_for_space and isinstance(job, ReadLog):
+            self._around.schedule.after(self._around.tuning.write_latency, self._read, job)
+            return
         self._queue.append((job, self._clock()))
         if not self._busy:
             self._begin()
+
+    def space_changed(self) -> None:
+        self._condition.limit(self.store._connection)
 
     def end(self) -> list[Job]:
         """The process is gone. Returns what was being worked on."""
@@ -87,14 +100,61 @@ class VirtualWriter:
         if self._condition.stalled_until > self._around.schedule.now:
             self._around.schedule.at(self._condition.stalled_until, self._finish)
             return
-        group = [self._queue.popleft()[0] for _ in range(self._busy)]
-        self._busy = 0
-        completion = self.perform(group)
-        if self.store.upkeep_due:
-            self.store.upkeep()
-        if self._queue:
-            self._begin()
-        self._on_done(completion)
+        group = [job for job, _ in islice(self._queue, self._busy)]
+        try:
+            with self._condition.writing():
+                completion = self.perform(group)
+                if self.store.upkeep_due:
+                    with suppress(DiskFullError):
+                        self.store.upkeep()
+        except DiskFullError as error:
+            self._wait_for_space(error)
+        except StorageError as error:
+            self._fail(error)
+        else:
+            self._waits_for_space = False
+            for _ in group:
+                self._queue.popleft()
+            self._busy = 0
+            if self._queue:
+                self._begin()
+            self._on_done(completion)
+
+    def _wait_for_space(self, error: DiskFullError) -> None:
+        """As the shipped writer: the group stays at the head and is tried again, while reads go on."""
+        if not self._waits_for_space:
+            self._waits_for_space = True
+            self._on_done(DiskFull(error))
+            waiting = list(islice(self._queue, self._busy, None))
+            for job, since in waiting:
+                if isinstance(job, ReadLog):
+                    self._queue.remove((job, since))
+                    self.submit(job)
+        self._around.schedule.after(RETRY_SECONDS, self._again)
+
+    def _again(self) -> None:
+        if self._ended:
+            return
+        try:
+            with suppress(DiskFullError), self._condition.writing():
+                self.store.checkpoint()
+        except StorageError as error:
+            self._fail(error)
+        else:
+            self._finish()
+
+    def _read(self, job: ReadLog) -> None:
+        if not self._ended:
+            try:
+                self._on_done(self.perform([job]))
+            except StorageError as error:
+                self._fail(error)
+
+    def _fail(self, error: StorageError) -> None:
+        """The process must end."""
+        self._ended, self._busy = True, 0
+        self.store.abandon()
+        self._on_done(WriterFailed(error))
 
     def perform(self, group: list[Job]) -> Completion:
         """Carry it out on the real files, and tell the judge."""
