@@ -133,6 +133,9 @@ class Invariants:
         if look.commit != record.commit:
             self._commit(record, look, led=Role.LEADER in (before, look.role))
         check(output.committed <= look.commit, 8, "more is applied than is committed", server=server)
+        check(
+            look.durable <= record.durable.last, 9, "believed durable before it is", server=server, durable=look.durable
+        )
         check(output.committed <= record.durable.last, 8, "more is applied than this disk has", server=server)
         for ready in output.reads_ready:
             asked = record.reads.pop(ready.read, None)

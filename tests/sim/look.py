@@ -19,6 +19,8 @@ class Look(NamedTuple):
     leader: ServerId | None
     commit: Index
     last: Index
+    durable: Index
+    """What it believes its disk to have."""
     peers: Collection[Progress]
     """A leader's followers, as it sees them."""
 
@@ -27,4 +29,4 @@ def look(raft: Raft) -> Look:
     replica = raft.replica
     log = replica.log
     peers = replica.leading.peers.values() if replica.leading is not None else ()
-    return Look(replica.role, replica.term, replica.leader, log.commit, log.last, peers)
+    return Look(replica.role, replica.term, replica.leader, log.commit, log.last, log.durable, peers)

@@ -22,6 +22,7 @@ def from_scratch(ledger: Ledger) -> None:
             continue
         check(record.commit <= ledger.commit, 6, "a commit index that nobody reached", server=record.id)
         check(record.applied <= max(record.commit, record.durable.base), 8, "applied beyond commit", server=record.id)
+        check(record.applied <= record.durable.last, 8, "applied beyond the own durable log", server=record.id)
         held = record.submitted
         for index in range(held.base, min(record.commit, held.last) + 1):
             check(
@@ -33,6 +34,8 @@ def from_scratch(ledger: Ledger) -> None:
             )
         if record.role == "leader":
             _complete(ledger, record.submitted, record.term)
+    leading = [(record.term, record.id) for record in ledger.records.values() if record.up and record.role == "leader"]
+    check(len({term for term, _ in leading}) == len(leading), 1, "two leaders in one term", leading=leading)
     _durable(ledger)
 
 

@@ -31,7 +31,7 @@ def judge() -> Invariants:
 def takes_office(judge: Invariants, name: ServerId, term: int, peers: list[Progress] | None = None) -> None:
     for voter in NAMES[:2]:
         judge.ledger.votes[voter, term] = name
-    judge.stepped(name, Output(), Look(Role.LEADER, term, name, 1, 2, peers or []))
+    judge.stepped(name, Output(), Look(Role.LEADER, term, name, 1, 2, 0, peers or []))
 
 
 def test_a_leader_elected_late_needs_only_what_earlier_terms_committed(judge: Invariants) -> None:
@@ -55,7 +55,7 @@ def test_what_a_follower_acknowledged_may_be_replaced_by_a_newer_leader(judge: I
     takes_office(judge, A, 2, [progress(2)])
     follower.durable = TermLog(0, 0, [1])
     follower.hard = HardState(3, C, 1)
-    judge.stepped(A, Output(), Look(Role.LEADER, 2, A, 1, 2, [progress(2)]))
+    judge.stepped(A, Output(), Look(Role.LEADER, 2, A, 1, 2, 0, [progress(2)]))
 
 
 def test_a_follower_of_this_term_has_what_it_acknowledged(judge: Invariants) -> None:

@@ -29,9 +29,10 @@ def test_small_clusters_work_too(servers: int) -> None:
     assert not outcome.failure, f"{outcome.failure}\n{outcome.report}\n{replay_line(outcome.options)}"
 
 
-def test_a_paranoid_run_agrees() -> None:
-    fast = run(Options(3, seconds=5))
-    paranoid = run(Options(3, seconds=5, paranoid=True))
+@pytest.mark.parametrize("seed", [3, 8, 21])
+def test_a_paranoid_run_agrees(seed: int) -> None:
+    fast = run(Options(seed, seconds=5))
+    paranoid = run(Options(seed, seconds=5, paranoid=True))
     assert (fast.failure, paranoid.failure) == ("", "")
     assert fast.summary.counts == paranoid.summary.counts
 
