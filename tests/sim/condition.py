@@ -49,19 +49,23 @@ class Condition:
         """No database grows while the disk is full; to be called for each that is open when that changes."""
         connection.execute(f"PRAGMA max_page_count = {1 if self.full else _MOST_PAGES}")
 
-    @contextlib.contextmanager
-    def writing(self) -> Iterator[None]:
+    def writing(self) -> contextlib.AbstractContextManager[None]:
         """Around everything that writes."""
-        if self.writable is None:
+        return _NO_LIMIT if self.writable is None else _limited(self.writable)
+
+
+_NO_LIMIT = contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def _limited(size: int) -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        with mock.patch.object(high_water, "sync_file", _failing_sync):
             yield
-            return
-        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (self.writable, hard))
-        try:
-            with mock.patch.object(high_water, "sync_file", _failing_sync):
-                yield
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def _failing_sync(descriptor: int, path: Path, data_only: bool = True) -> None:

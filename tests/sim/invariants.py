@@ -156,12 +156,15 @@ class Invariants:
 
     def _progress(self, record: Record, progress: Progress) -> None:
         """What a leader believes of a follower is true."""
-        check(0 <= progress.match < progress.next, 16, "match and next", server=record.id, peer=progress.peer)
+        match = progress.match
+        if not 0 <= match < progress.next:
+            check(False, 16, "match and next", server=record.id, peer=progress.peer)
         peer = self.ledger.records.get(progress.peer)
-        if peer is not None and peer.hard.term > record.term:
-            return  # a newer leader may have replaced what was acknowledged to this one, which will hear of it
-        durable = peer.promised if peer is not None else 0
-        check(progress.match <= durable, 16, "match beyond the peer's disk", server=record.id, peer=progress.peer)
+        if peer is None:
+            check(match == 0, 16, "match of nobody", server=record.id, peer=progress.peer)
+        # A newer leader may have replaced what was acknowledged to this one, which will hear of it.
+        elif match > peer.promised and peer.hard.term <= record.term:
+            check(False, 16, "match beyond the peer's disk", server=record.id, peer=progress.peer)
 
     def _term(self, record: Record, look: Look) -> None:
         check(look.term >= record.term, 7, "the term fell", server=record.id, term=look.term, before=record.term)

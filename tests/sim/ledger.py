@@ -77,7 +77,7 @@ class Record:
     """Term and vote on the disk; its commit index is only a hint and not looked at."""
     in_flight: deque[LogWrite] = field(default_factory=deque)
     owes: Index = 0
-    """It may have acknowledged entries up to here and has forgotten some; 0: it has all that it promised."""
+    """It has acknowledged entries up to here, beyond what it has now; 0: it has all that it promised."""
     doubt: Base | None = None
     """A base that was being written when the power went."""
     up: bool = False
@@ -91,7 +91,7 @@ class Record:
     @property
     def promised(self) -> Index:
         """The last entry that it may have acknowledged."""
-        return max(self.owes, self.durable.last)
+        return self.owes or self.durable.last
 
     def refilled(self) -> None:
         if self.durable.last >= self.owes:

@@ -452,8 +452,9 @@ class Server:
             self.node.tick(now)
         self._apply(now)
         self._duties.turn(self._changes, now, self.clock.wall())
-        self._watches.changed(sorted(self._changes))
-        self._changes = set()
+        if self._changes:
+            self._watches.changed(sorted(self._changes))
+            self._changes = set()
         self._reads.turn(now)
         self._pass_snapshots(now)
         if now >= self._often_at:
