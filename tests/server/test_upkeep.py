@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import pytest
 
-from coordd.errors import DiskFullError, StorageError
+from coordd.errors import DamagedError, DiskFullError, StorageError
 from coordd.server.helper import Helper
 from coordd.server.settings import RaftSettings, StorageSettings
 from coordd.server.upkeep import Upkeep
@@ -195,6 +195,13 @@ def test_after_any_other_failure_nothing_is_tried_again(room: Room, error: Excep
     """The kernel may have dropped what it could not write, and a second fsync would report success."""
     with pytest.raises(type(error)):
         room.upkeep._failed(room.world.node.state_file, error)
+
+
+def test_a_state_that_makes_no_sense_is_given_up(make_world: MakeWorld) -> None:
+    world = make_world(3)
+    room = Room(world)
+    room.upkeep._failed(world.node.state_file, DamagedError("malformed"))
+    assert not world.node.has_state
 
 
 def test_a_file_that_was_replaced_meanwhile_matters_no_more(room: Room) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from coordd.errors import StorageError
+from coordd.errors import DamagedError, StorageError
 from coordd.messages.command import KvPut, encode
 from coordd.messages.entry import CommandHeader, encode_command
 from coordd.state.checkpoint import checkpoint_file
@@ -29,3 +29,13 @@ def test_a_file_that_was_replaced_meanwhile_is_not_made_anew(tmp_path: Path) -> 
     with pytest.raises(StorageError, match=r"gone\.db"):
         checkpoint_file(path)
     assert not path.exists()
+
+
+def test_what_makes_no_sense_is_damage(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    Machine.open(str(path)).close()
+    with path.open("r+b") as file:
+        file.seek(100)
+        file.write(b"\xff" * 8)
+    with pytest.raises(DamagedError, match="is damaged"):
+        checkpoint_file(path)

@@ -8,7 +8,7 @@ import pytest
 from coordd.errors import DamagedError, DiskFullError, StorageError
 from coordd.messages.command import KvPut
 from coordd.messages.query import KvList
-from coordd.state.failures import read_error, storage_error
+from coordd.state.failures import storage_error
 from coordd.state.machine import examine
 from tests.state.world import World
 
@@ -33,9 +33,9 @@ def test_a_path_that_is_no_file_is_named(tmp_path: Path) -> None:
 
 def test_what_makes_no_sense_is_damage_and_what_can_not_be_read_is_not() -> None:
     error = sqlite3.OperationalError("disk I/O error")
-    assert not isinstance(read_error(error, "it"), DamagedError)
+    assert "can't be read (disk" in str(storage_error(error, "it", "read"))
     error.sqlite_errorname = "SQLITE_CORRUPT_INDEX"
-    assert isinstance(read_error(error, "it"), DamagedError)
+    assert isinstance(storage_error(error, "it"), DamagedError)
 
 
 def test_a_page_that_makes_no_sense_when_it_is_read_has_a_name(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ while a snapshot is being built or sent.
 
 from collections.abc import Callable
 
-from coordd.errors import DiskFullError
+from coordd.errors import DamagedError, DiskFullError, StorageError
 from coordd.server.helper import Helper
 from coordd.server.node import Node
 from coordd.server.settings import RaftSettings, StorageSettings
@@ -86,8 +86,8 @@ class Upkeep:
         try:
             if not self._node.machine.checkpoint():
                 return  # somebody reads the file; the next turn tries again
-        except DiskFullError as error:
-            self._wait_for_space(error)
+        except StorageError as error:
+            self._failed(self._node.state_file, error)
             return
         self._last_at, self._last_index = now, applied
         self.checkpoints += 1
@@ -96,13 +96,17 @@ class Upkeep:
             self._node.compact(applied - self._raft.trailing_entries, now)
 
     def _failed(self, name: str, error: Exception) -> None:
-        """A full disk is waited out. After any other error nothing may be tried again: see `state.failures`."""
+        """A full disk is waited out, a damaged state given up. After any other error nothing may be tried again: see
+        `state.failures`."""
         self._running = False
         if name != self._node.state_file:
             return  # the file was replaced by a snapshot meanwhile
-        if not isinstance(error, DiskFullError):
+        if isinstance(error, DamagedError):
+            self._node.lose_state(str(error), self._clock())
+        elif isinstance(error, DiskFullError):
+            self._wait_for_space(error)
+        else:
             raise error
-        self._wait_for_space(error)
 
     def _wait_for_space(self, error: DiskFullError) -> None:
         self._not_before = self._clock() + _PAUSE_SECONDS

@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 from coordd.errors import InvariantError
 from coordd.state.digest import MODULUS, row_hash
-from coordd.state.failures import read_error
+from coordd.state.failures import storage_error
 from coordd.state.schema import create_table
 
 __all__ = ["CACHED_ROWS", "Key", "SqlValue", "Table"]
@@ -156,7 +156,7 @@ class Table(Generic[Row]):
         try:
             return self._connection.execute(sql, parameters).fetchall()
         except sqlite3.Error as error:
-            raise read_error(error, f"table {self.name} of the replicated state") from error
+            raise storage_error(error, f"table {self.name} of the replicated state", "read") from error
 
     def _remember(self, key: Key, row: Row | None) -> None:
         """The row's hash before its first change since the last flush; not the row, which may be large."""
