@@ -284,6 +284,20 @@ STATE_KEPT: tuple[Removal, ...] = (
         "False",
         "storage/test_damage.py::test_the_promise_outlives_restarts_until_it_is_kept",
     ),
+    gone(
+        111,
+        "storage.high_water:read_certain_mark",
+        "if all(_unpack(slot) or not any(slot) for slot in slots) else None",
+        "",
+        "storage/test_refill.py::test_with_a_damaged_slot_of_the_mark_it_is_refused",
+    ),
+    gone(
+        111,
+        "server.authority:Authority.of",
+        "if self._node.refill.lost:",
+        "if False:",
+        "server/test_refill.py::test_nobody_is_let_in_without_a_state_to_judge_in",
+    ),
 )
 
 ELECTED: tuple[Removal, ...] = (

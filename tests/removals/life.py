@@ -558,6 +558,13 @@ CARRIED: tuple[Removal, ...] = (
         "storage/test_damage.py::test_flips_in_the_database_are_refused_or_change_nothing",
     ),
     gone(
+        106,
+        "storage.log_store:LogStore._verified",
+        "== stored:",
+        "or True:",
+        "storage/test_damage.py::test_an_entry_that_rots_while_running_is_not_sent",
+    ),
+    gone(
         107,
         "server.upkeep:Upkeep._moved",
         "if not self._node.machine.checkpoint():",
