@@ -202,6 +202,8 @@ def test_a_state_that_makes_no_sense_is_given_up(make_world: MakeWorld) -> None:
     room = Room(world)
     room.upkeep._failed(world.node.state_file, DamagedError("malformed"))
     assert not world.node.has_state
+    room.upkeep._failed(world.node.state_file, StorageError("no such file"))  # of a checkpoint that was under way
+    assert room.reports == []
 
 
 def test_a_file_that_was_replaced_meanwhile_matters_no_more(room: Room) -> None:

@@ -99,8 +99,8 @@ class Upkeep:
         """A full disk is waited out, a damaged state given up. After any other error nothing may be tried again: see
         `state.failures`."""
         self._running = False
-        if name != self._node.state_file:
-            return  # the file was replaced by a snapshot meanwhile
+        if name != self._node.state_file or not self._node.has_state:
+            return  # the file was replaced by a snapshot meanwhile, or set aside as damaged
         if isinstance(error, DamagedError):
             self._node.lose_state(str(error), self._clock())
         elif isinstance(error, DiskFullError):
