@@ -233,7 +233,7 @@ class Server:
         )
         self.writer.space_changed()
         self.snapshots = self._make_snapshots()
-        raft = _WatchedRaft(around.tuning.raft, self._chance.branch(f"core-{life}"), self)
+        raft = _WatchedRaft(self._core_settings(), self._chance.branch(f"core-{life}"), self)
         self.node = Node(
             raft=raft,
             writer=self.writer,
@@ -245,6 +245,18 @@ class Server:
         )
         self.upkeep = self._make_upkeep()
         self._assemble_clients()
+
+    def _core_settings(self) -> RaftSettings:
+        """The same in each life; servers may differ, as while an operator changes them one by one."""
+        tuning, chance = self.around.tuning, self._chance.branch("settings")
+        floor = tuning.raft.election_timeout * chance.choice(tuning.floors)
+        return msgspec.structs.replace(
+            tuning.raft,
+            election_timeout=floor,
+            max_election_timeout=max(floor, tuning.raft.max_election_timeout),
+            lease_duration=0.8 * floor,
+            priority=chance.choice(tuning.priorities),
+        )
 
     def _make_snapshots(self) -> Snapshots:
         tuning = self.around.tuning

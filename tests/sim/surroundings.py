@@ -30,6 +30,10 @@ class Tuning:
     """How this run's servers are set up: drawn from the seed. Thresholds are small, so that rare things are common."""
 
     raft: RaftSettings
+    floors: tuple[float, ...]
+    """Factors of the election timeout, of which each server's settings have one."""
+    priorities: tuple[int, ...]
+    """Likewise."""
     write_latency: float
     """Mean seconds for one group of writes."""
     apply_latency: float

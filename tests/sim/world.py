@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
+import msgspec
+
 from coordd.acl.authorizer import Authorizer
 from coordd.errors import CoorddError
 from coordd.messages.query import KvList, KvPairs
@@ -303,8 +305,11 @@ def _tuning(chance: Chance) -> Tuning:
         memory_tail_bytes=chance.choice([512, 4096, 1 << 25]),
         departing_timeout=chance.choice([1.0, 5.0]),
     )
+    differ = chance.branch("differ")
     return Tuning(
-        raft,
+        msgspec.structs.replace(raft, priority_hold=differ.choice([0.5, 3.0])),
+        floors=differ.choice([(1.0,), (1.0, 1.5)]),
+        priorities=differ.choice([(0,), (0, 1), (0, 1, 2, 3)]),
         write_latency=chance.choice([0.0005, 0.002, 0.008]),
         apply_latency=chance.choice([0.0, 0.001, 0.01]),
         loop_latency=chance.choice([0.0, 0.0002, 0.001]),
