@@ -256,6 +256,22 @@ def test_rule_99_a_leader_whose_disk_hangs_falls_silent_and_is_replaced() -> Non
     assert cluster["c"].replica.leader == "b"
 
 
+def test_rule_99_a_leader_whose_disk_hangs_steps_down_also_where_nobody_can_be_elected() -> None:
+    """Its clients then ask elsewhere, in place of waiting for a disk."""
+    cluster = Cluster()
+    leader = ready(cluster)
+    cluster.crash("c")
+    cluster.run(0.1)
+    cluster.advance(cluster.settings.heartbeat_interval)
+    began = cluster.now
+    while leader.role is Role.LEADER and cluster.now < began + 10:
+        cluster.tick("a", stalled=True)
+        cluster.settle()
+        cluster.advance(cluster.settings.heartbeat_interval)
+    assert cluster.now - began < 2 * cluster.settings.election_timeout
+    assert cluster["b"].role is Role.FOLLOWER
+
+
 def test_rule_99_a_disk_that_works_again_in_time_costs_nothing() -> None:
     cluster = Cluster()
     leader = ready(cluster)

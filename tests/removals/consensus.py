@@ -220,6 +220,7 @@ STATE_KEPT: tuple[Removal, ...] = (
         "r.stalled = event.disk_stalled",
         "r.stalled = False",
         PERSISTENCE + "test_rule_99_a_leader_whose_disk_hangs_falls_silent_and_is_replaced",
+        PERSISTENCE + "test_rule_99_a_leader_whose_disk_hangs_steps_down_also_where_nobody_can_be_elected",
     ),
     gone(
         99,
@@ -541,6 +542,13 @@ ELECTED: tuple[Removal, ...] = (
         "_ask_ahead(r, now)",
         "_campaign(r, now)",
         ELECTIONS + "test_rule_23_32_a_returning_server_deposes_nobody",
+    ),
+    gone(
+        33,
+        "raft.leadership:_keep_house",
+        "if not has_quorum(",
+        "if False and not has_quorum(",
+        ELECTIONS + "test_rule_33_a_leader_that_is_heard_but_hears_nobody_steps_down_and_another_leads",
     ),
     gone(
         33,
