@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from coordd.messages.peer import TimeoutNow, VoteResponse
 from coordd.raft import events
-from coordd.raft.output import Role
+from coordd.raft.output import Accepted, Refusal, Role
 from tests.raft.cluster import Cluster, member, sid
 from tests.raft.words import append, beat, grant, refusal, request
 
@@ -102,9 +102,24 @@ def test_a_leader_that_is_removed_names_nobody_without_a_state() -> None:
     cluster.step("b", events.StateLost())
     cluster.beat("a")
     cluster.settle()
-    cluster.step("a", events.ChangeRequested(events.RemoveServer(sid("a"))))
+    cluster.step("a", events.ChangeRequested(events.RemoveServer(sid("a")), force=True))
     cluster.settle()
     assert leader.role is Role.FOLLOWER
     assert "resigned" in leader.facts
     assert not [m for _, _, output in cluster.trace for m in output.messages_now if isinstance(m, TimeoutNow)]
     assert cluster.role("b") is Role.FOLLOWER
+
+
+def test_rule_71_somebody_with_a_state_stays() -> None:
+    """A quorum whose members all lost their state commits, and elects nobody who could give them one."""
+    cluster = Cluster(("a", "b"))
+    cluster.elect("a")
+    cluster.step("b", events.StateLost())
+    cluster.beat("a")
+    cluster.settle()
+    leave = events.ChangeRequested(events.RemoveServer(sid("a")))
+    assert cluster.step("a", leave).change is Refusal.WOULD_LOSE_QUORUM
+    cluster.step("b", events.StateRestored(1))
+    cluster.beat("a")
+    cluster.settle()
+    assert isinstance(cluster.step("a", leave).change, Accepted)

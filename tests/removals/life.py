@@ -111,6 +111,13 @@ CHANGED: tuple[Removal, ...] = (
     ),
     gone(
         71,
+        "raft.membership:_healthy_quorum",
+        "not leading.peers[s].stateless",
+        "True",
+        "raft/test_rules_raft.py::test_rule_71_somebody_with_a_state_stays",
+    ),
+    gone(
+        71,
         "raft.membership:_unheard",
         "progress.boot == 0 and",
         "False and",

@@ -151,11 +151,13 @@ def _not_now(r: Replica, leading: Leadership, configuration: Configuration) -> R
 def _healthy_quorum(
     r: Replica, leading: Leadership, new: Configuration, now: float, moved: ServerId | None = None
 ) -> bool:
-    """Also if `moved` can't be reached at its new address, by a slip of the pen; a single server needs nobody's reach."""
+    """Also if `moved` can't be reached at its new address, by a slip of the pen; a single server needs nobody's reach. Of
+    the quorum one at least must have a state, or nobody could lead, nor give the others theirs."""
     if new.voters == (moved,):
         return True
-    return has_quorum(
-        (new.voters,), lambda server: server != moved and (server == r.me or _heard(r, leading, server, now))
+    healthy = [s for s in new.voters if s != moved and (s == r.me or _heard(r, leading, s, now))]
+    return has_quorum((new.voters,), healthy.__contains__) and any(
+        s == r.me or not leading.peers[s].stateless for s in healthy
     )
 
 
