@@ -34,7 +34,7 @@ MOVED: tuple[Removal, ...] = (
     gone(
         78,
         "raft.membership:_healthy_quorum",
-        "server != moved and ",
+        "s != moved and ",
         "",
         MEMBERSHIP + "test_rule_78_a_move_that_might_cost_the_quorum_is_refused_unless_forced",
     ),
