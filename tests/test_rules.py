@@ -9,7 +9,8 @@ from typing import NamedTuple
 import pytest
 
 from tests.removals import REMOVALS
-from tests.sim.planted import BUGS, SEEDS
+from tests.sim.bugs import BUGS
+from tests.sim.planted import SEEDS
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "rules.md"

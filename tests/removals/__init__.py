@@ -1,7 +1,7 @@
 """Rules taken out of the product one at a time, and the tests that notice: the proof behind docs/rules.md.
 
 `python -m tests.removals [NUMBER…]` takes each rule out (see `sim/mutation.py`; no file changes), runs the tests named
-beside it and tells which of them did not notice. Rules that only the simulator can see are in `sim/planted.py`.
+beside it and tells which of them did not notice. Rules that only the simulator can see are in `sim/bugs.py`.
 
     words.py                   what a removal is, and the names of long files
     consensus.py               groups A to E and J of the list: terms, votes, replication, reads, the disk

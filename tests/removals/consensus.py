@@ -341,7 +341,7 @@ ELECTED: tuple[Removal, ...] = (
     gone(
         17,
         "raft.replica:Replica.hear_leader",
-        "self.reset_election(now)",
+        "self.reset_election(now, self.rank)",
         "pass",
         ELECTIONS + "test_rule_17_this_resets_the_timer",
     ),
@@ -680,7 +680,7 @@ REPLICATED: tuple[Removal, ...] = (
     ),
     gone(
         43,
-        "raft.replication:track_members",
+        "raft.replication:_track",
         "r.sessions += 1",
         "r.sessions = len(leading.peers) + 1",
         "raft/test_rules_raft.py::test_rule_43_a_server_that_is_added_again_begins_a_new_session",

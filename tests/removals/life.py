@@ -264,9 +264,9 @@ SHORTENED: tuple[Removal, ...] = (
     ),
     gone(
         81,
-        "server.node:Node._installed",
-        "self._step(events.SnapshotInstalled(snapshot), now)",
-        "pass",
+        "server.node:Node._change_over",
+        "self._step(events.SnapshotInstalled(snapshot) if",
+        "self._step(events.Ticked() if",
         "server/test_node.py::test_a_snapshot_is_installed_before_it_is_acknowledged",
     ),
     gone(
@@ -300,7 +300,7 @@ SHORTENED: tuple[Removal, ...] = (
     gone(
         84,
         "storage.snapshot_store:Incoming.finish",
-        "if digest_of(self._part) != self._snapshot.digest:",
+        "if digest_of(self._part, self._pace) != self._snapshot.digest:",
         "if False:",
         "storage/test_snapshot_store.py::test_a_snapshot_that_differs_is_deleted",
     ),

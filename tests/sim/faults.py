@@ -38,6 +38,7 @@ class Faults:
             "wall clock": self._wall_clock,
             "partition": self._partition,
             "bad links": self._bad_links,
+            "late ears": self._late_ears,
             "stall": self._stall,
             "slow disk": self._slow_disk,
             "transfer": self._transfer,
@@ -67,7 +68,10 @@ class Faults:
             return
         kinds = list(self._kinds)
         (kind,) = self._chance.choices(kinds, [self._weights[kind] for kind in kinds])
+        leader = self._world.leader()
         if self._kinds[kind]():
+            if leader is not None and self._chance.happens(0.5):
+                self._world.attached.stay(leader.name, self._around.tuning.raft.election_timeout * 5)
             self._around.counts["faults"] += 1
             self._around.counts[f"fault {kind}"] += 1
         self._around.schedule.after(self._chance.expovariate(1.0) * self._interval, self._next)
@@ -75,7 +79,7 @@ class Faults:
     def _lasting(self) -> float:
         return 0.02 + self._chance.expovariate(1.0) * self._duration
 
-    def _later(self, end: Callable[[], None], delay: float | None = None) -> None:
+    def _later(self, end: Callable[[], object], delay: float | None = None) -> None:
         def unless_over() -> None:
             if not self.over:
                 end()
@@ -244,6 +248,32 @@ class Faults:
             ),
         )
         self._later(lambda: network.restore(links))
+        return True
+
+    def _late_ears(self) -> bool:
+        """The leader hears all others late, while clients reach it as ever: it does not know what is already decided.
+        Meanwhile it may hand over, or cease to be heard by one or by all."""
+        leader = self._world.leader()
+        if leader is None or leader.paused:
+            return False
+        network, chance = self._around.network, self._chance
+        others = [server.name for server in self._world.servers.values() if server is not leader]
+        election = self._around.tuning.raft.election_timeout
+        delay = election * chance.uniform(0.1, 1.2)
+        to_leader = [(other, leader.name) for other in others]
+        network.change(to_leader, Conditions(delay, 0.0))
+        lasting = 2 * delay + election * chance.uniform(0.1, 2.5)
+        self._later(lambda: network.restore(to_leader), lasting)
+        more = chance.choice(["nothing", "transfer", "mute", "mute to one"])
+        if chance.happens(0.4):
+            self._around.quiet_until = self._around.schedule.now + lasting
+        if more == "transfer":
+            self._later(self._world.operator.transfer, delay * chance.uniform(0.5, 2))
+        elif more != "nothing":
+            unheard = others if more == "mute" else [chance.choice(others)]
+            from_leader = [(leader.name, other) for other in unheard]
+            self._later(lambda: network.cut(from_leader), delay * chance.uniform(0, 1.5))
+            self._later(lambda: network.mend(from_leader), lasting + election * chance.uniform(1, 3))
         return True
 
     # --- disks -------------------------------------------------------------------------------------------------------

@@ -9,7 +9,18 @@ import itertools
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
-__all__ = ["FOREVER", "LockModel", "LockState", "Model", "Operation", "RegisterModel", "by_force", "linearizable"]
+__all__ = [
+    "FOREVER",
+    "LockModel",
+    "LockState",
+    "Model",
+    "Operation",
+    "RegisterModel",
+    "SetModel",
+    "UndecidedError",
+    "by_force",
+    "linearizable",
+]
 
 FOREVER = float("inf")
 
@@ -59,6 +70,18 @@ class RegisterModel:
         if operation.known and operation.answer is not took:
             return None
         return after if took else state
+
+
+class SetModel:
+    """A set of names: ("add", name) and ("remove", name), which always succeed, and ("list",) with all names in order."""
+
+    initial: frozenset[object] = frozenset()
+
+    def step(self, state: frozenset[object], operation: Operation) -> frozenset[object] | None:
+        kind, *arguments = operation.request
+        if kind == "list":
+            return state if not operation.known or operation.answer == tuple(sorted(map(str, state))) else None
+        return state | {arguments[0]} if kind == "add" else state - {arguments[0]}
 
 
 class LockState(NamedTuple):
@@ -126,8 +149,15 @@ class _Event(Generic[State]):
             self.ahead.back = self
 
 
-def linearizable(operations: Sequence[Operation], model: Model[State]) -> bool:
-    """Whether the history of one object has an explanation. Cost: exponential only in what overlaps."""
+class UndecidedError(Exception):
+    """The search was given up."""
+
+
+def linearizable(operations: Sequence[Operation], model: Model[State], most: int = 1_000_000) -> bool:
+    """Whether the history of one object has an explanation. Cost: exponential only in what overlaps.
+
+    Raises: UndecidedError after `most` states; many operations whose outcome is unknown overlap with all that follow.
+    """
     head = _listed(operations, model)
     open_replies = sum(1 for operation in operations if operation.known)
     placed: list[tuple[_Event[State], State]] = []
@@ -153,6 +183,8 @@ def linearizable(operations: Sequence[Operation], model: Model[State]) -> bool:
             event = event.ahead
             continue
         refuted.add((done | 1 << event.number, after))
+        if len(refuted) > most:
+            raise UndecidedError
         placed.append((event, state))
         state, done = after, done | 1 << event.number
         event.unlink()

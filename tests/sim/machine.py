@@ -9,8 +9,8 @@ from tests.sim.condition import Condition
 
 __all__ = ["OnApply", "WatchedMachine"]
 
-OnApply = Callable[[Index, Sequence[tuple[Term, bytes]], int], None]
-"""(first index, entries, digest afterwards)."""
+OnApply = Callable[[Index, Sequence[tuple[Term, bytes]], Sequence[Applied], int], None]
+"""(first index, entries, their results, digest afterwards)."""
 
 
 class WatchedMachine(Machine):
@@ -43,5 +43,5 @@ class WatchedMachine(Machine):
     def apply(self, first: Index, entries: Sequence[tuple[Term, bytes]]) -> list[Applied]:
         with self.condition.writing():
             applied = super().apply(first, entries)
-        self.on_apply(first, entries, self.digest)
+        self.on_apply(first, entries, applied, self.digest)
         return applied

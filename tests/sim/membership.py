@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["Operator", "member"]
 
 LEAST, MOST = 3, 7
+GLANCE = 0.004
+"""Seconds between two looks of an eager operator at who leads."""
 
 
 def member(server: ServerId, name: str, *, voter: bool, promote: bool = False) -> Member:
@@ -31,6 +33,9 @@ class Operator:
         self._chance = chance
         self._interval = chance.choice([0.0, 1.5, 3.0, 8.0])
         """Mean seconds between membership changes; 0: this run has none, but for what replaces broken servers."""
+        self._eager = chance.happens(0.4)
+        """Asks whoever has just been elected at once, before it can have committed anything."""
+        self._last_term = 0
         self.over = False
         self._joining: dict[str, float] = {}
         """Hosts that were asked to be added, and when."""
@@ -45,6 +50,17 @@ class Operator:
         if self._interval:
             self._around.schedule.after(self._chance.expovariate(1.0) * self._interval + 1.0, self._next)
         self._around.schedule.after(0.5, self._look_around)
+        if self._interval and self._eager:
+            self._around.schedule.after(GLANCE, self._glance)
+
+    def _glance(self) -> None:
+        """A new leader? Not the first one: it has nothing to be confused about."""
+        leader = self._world.leader()
+        if leader is not None and leader.term != self._last_term:
+            if self._last_term and not leader.paused and not self.over:
+                self._change(leader)
+            self._last_term = leader.term
+        self._around.schedule.after(GLANCE, self._glance)
 
     def _next(self) -> None:
         if self.over:

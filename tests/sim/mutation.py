@@ -44,6 +44,8 @@ def _function(where: str) -> FunctionType:
         found = found.fget
     if isinstance(found, classmethod | staticmethod):
         found = found.__func__
+    if callable(found):
+        found = inspect.unwrap(found)
     assert isinstance(found, FunctionType), where
     return found
 

@@ -6,7 +6,7 @@ has a latency of its own, takes it up. A crash takes everything in a life but th
 """
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -38,7 +38,7 @@ from coordd.server.terms import LeaderDuties
 from coordd.server.upkeep import Upkeep
 from coordd.server.waiting import Waiter
 from coordd.server.watches import Watches
-from coordd.state.machine import Machine
+from coordd.state.machine import Applied, Machine
 from coordd.state.topics import Topic
 from coordd.storage.log_store import LogStore
 from coordd.storage.recovery import Recovered
@@ -77,6 +77,8 @@ class Answered(NamedTuple):
 
     request: int
     body: ReplyBody
+    by: str
+    at: float
 
 
 class _WatchedRaft(Raft):
@@ -97,6 +99,7 @@ class _WatchedRaft(Raft):
             around.say(server.name, "fact", fact)
             around.counts[f"fact {fact.name}"] += 1
         around.invariants.stepped(server.id, output, look(self))
+        around.oracle.committed()
         return output
 
 
@@ -496,9 +499,10 @@ class Server:
             self._apply_at = schedule.now + delay
             schedule.after(delay, self.act, self.life, _nothing)
 
-    def _applied(self, first: Index, entries: Any, digest: int) -> None:
+    def _applied(self, first: Index, entries: Any, results: Sequence[Applied], digest: int) -> None:
         self.around.counts["applied"] += len(entries)
         self.around.invariants.applied(self.id, first, entries, digest)
+        self.around.oracle.applied(first, entries, results)
 
     def _pass_snapshots(self, now: float) -> None:
         """As `PeerSide.pass_snapshots`."""
@@ -585,7 +589,8 @@ class Server:
 
     def answer(self, waiter: Waiter, body: ReplyBody) -> bool:
         """The API's `Answers`."""
-        client, answered = waiter.connection.decode(), Answered(waiter.request, body)
+        client = waiter.connection.decode()
+        answered = Answered(waiter.request, body, self.name, self.around.schedule.now)
         floor = self._floors.pop((client, waiter.request), 0)
         if isinstance(body, ReadResult):
             self.around.invariants.read_answered(self.id, floor, self.node.machine.applied)

@@ -9,6 +9,7 @@ from tests.sim.chance import Chance
 from tests.sim.clock import Schedule
 from tests.sim.invariants import Invariants
 from tests.sim.network import Network
+from tests.sim.oracle import Oracle
 from tests.sim.trace import Trace
 
 __all__ = ["Options", "Surroundings", "Tuning"]
@@ -65,10 +66,13 @@ class Surroundings:
     schedule: Schedule
     network: Network
     invariants: Invariants
+    oracle: Oracle
     trace: Trace
     folder: Path
     """Memory-backed; the servers' data folders lie in it."""
     counts: Counter[str] = field(default_factory=Counter)
+    quiet_until: float = 0.0
+    """Clients have nothing to do until then: a cluster whose log stands still."""
 
     def say(self, who: str, what: str, subject: object = None) -> None:
         self.trace.say(self.schedule.now, who, what, subject)

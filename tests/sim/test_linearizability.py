@@ -6,7 +6,17 @@ from typing import Any
 
 import pytest
 
-from tests.sim.linearizability import FOREVER, LockModel, Model, Operation, RegisterModel, by_force, linearizable
+from tests.sim.linearizability import (
+    FOREVER,
+    LockModel,
+    Model,
+    Operation,
+    RegisterModel,
+    SetModel,
+    UndecidedError,
+    by_force,
+    linearizable,
+)
 
 
 def register_operation(chance: random.Random) -> tuple[tuple[object, ...], object]:
@@ -30,6 +40,20 @@ def lock_operation(chance: random.Random) -> tuple[tuple[object, ...], object]:
     return (kind, chance.randint(1, 4)), chance.random() < 0.5
 
 
+def set_operation(chance: random.Random) -> tuple[tuple[object, ...], object]:
+    kind = chance.choice(["add", "add", "remove", "list", "list"])
+    if kind == "list":
+        return ("list",), tuple(name for name in "abc" if chance.random() < 0.5)
+    return (kind, chance.choice("abc")), None
+
+
+OBJECTS: list[tuple[Model[Any], Callable[..., Any]]] = [
+    (RegisterModel(), register_operation),
+    (LockModel(), lock_operation),
+    (SetModel(), set_operation),
+]
+
+
 def history(
     chance: random.Random, model: Model[Any], draw: Callable[[random.Random], tuple[tuple[object, ...], object]]
 ) -> list[Operation]:
@@ -50,7 +74,7 @@ def history(
     return operations
 
 
-@pytest.mark.parametrize(("model", "draw"), [(RegisterModel(), register_operation), (LockModel(), lock_operation)])
+@pytest.mark.parametrize(("model", "draw"), OBJECTS)
 def test_the_checker_agrees_with_the_definition(model: Model[Any], draw: Callable[..., Any]) -> None:
     verdicts = []
     for seed in range(1500):
@@ -80,6 +104,21 @@ def test_two_holders_of_one_lock_are_found() -> None:
     ended = Operation(1, 3, ("end", "a"))
     assert linearizable([first, ended, Operation(2, 3, ("acquire", "b"), 6)], LockModel())
     assert not linearizable([first, ended, Operation(4, 5, ("acquire", "b"), 5)], LockModel()), "a token came twice"
+
+
+def test_a_set_that_forgets_a_member_or_shows_half_a_change_is_found() -> None:
+    added = [Operation(0, 1, ("add", "a")), Operation(2, 3, ("add", "b"))]
+    assert linearizable([*added, Operation(4, 5, ("list",), ("a", "b"))], SetModel())
+    assert linearizable([*added, Operation(2, 5, ("list",), ("a",))], SetModel())
+    assert not linearizable([*added, Operation(4, 5, ("list",), ("b",))], SetModel())
+    assert not linearizable([*added, Operation(2, 5, ("list",), ("b",))], SetModel()), "a was there before b"
+
+
+def test_a_search_that_takes_too_long_is_given_up() -> None:
+    lost = [Operation(0, FOREVER, ("put", number)) for number in range(20)]
+    gets = [Operation(number, number + 0.5, ("get",), (99,)) for number in range(1, 3)]
+    with pytest.raises(UndecidedError):
+        linearizable([*lost, *gets], RegisterModel(), most=1000)
 
 
 def test_long_histories_are_cheap() -> None:

@@ -1,7 +1,7 @@
 """A client that keeps a prefix in view by a subscription, and checks what it is shown (invariant 15).
 
 Views of one subscription come in order, each naming the one before; a gap is answered by subscribing anew, never by a
-guess. What a view shows was written once, at the index it says. In the end the view is the state.
+guess. What a view shows is the state at its very index, each value written once. In the end the view is the state.
 """
 
 from collections.abc import Callable
@@ -10,6 +10,7 @@ from coordd.messages.client import PROTOCOL_VERSION, Body, Credit, Error, Keepal
 from coordd.messages.query import KvList, KvPair, KvPairs
 from coordd.types import Index
 from tests.sim.history import History
+from tests.sim.oracle import shown
 from tests.sim.server import Answered, Asked
 from tests.sim.surroundings import Surroundings
 from tests.sim.violation import Violation
@@ -104,6 +105,7 @@ class Watcher:
             if pair.modify_index > view.index:
                 raise Violation(15, "a view shows what is newer than itself", key=pair.key, index=view.index)
             self._history.saw(pair.key, pair.value, pair.modify_index)
+        self.around.oracle.saw(("tree", "k"), shown(view.value), view.index, view.index)
         self.around.counts["views"] += 1
         self.shown, self.index = view.value.pairs, view.index
         self.around.schedule.after(self._chance.random() * self._leisure, self._allow_more, self._subscription)

@@ -19,6 +19,7 @@ from coordd.messages.query import KvList, KvPairs
 from coordd.raft.membership import begin_promotion
 from coordd.raft.settings import RaftSettings
 from coordd.types import Configuration
+from tests.sim.attached import Attached
 from tests.sim.chance import Chance
 from tests.sim.clock import Schedule
 from tests.sim.faults import Faults
@@ -27,6 +28,7 @@ from tests.sim.invariants import Invariants
 from tests.sim.ledger import majorities
 from tests.sim.membership import Operator, member
 from tests.sim.network import Conditions, Network
+from tests.sim.oracle import Oracle
 from tests.sim.partitions import between
 from tests.sim.server import Answered, Server
 from tests.sim.surroundings import Options, Surroundings, Tuning
@@ -62,13 +64,15 @@ class World:
         chance = Chance(f"coordd/{options.seed}")
         schedule = Schedule()
         network = Network(schedule, chance.branch("network"), self._deliver, _conditions(chance.branch("links")))
+        judge = Invariants(options.paranoid)
         self.around = Surroundings(
             options,
             _tuning(chance.branch("tuning")),
             chance,
             schedule,
             network,
-            Invariants(options.paranoid),
+            judge,
+            Oracle(judge.ledger, lambda: schedule.now),
             Trace(trace_file, str(folder)),
             folder,
         )
@@ -76,15 +80,18 @@ class World:
         self.servers = {name: Server(self.around, name, chance.branch(name)) for name in names}
         self._founders = names[: options.servers]
         self.history = History()
-        mix = _mix(chance.branch("mix"))
+        mix = Mix.drawn(chance.branch("mix"))
         count = chance.branch("clients").randint(4, 8)
-        clients = [Client(self.around, f"c{n}", self._targets, mix, self.history, n % 2 == 0) for n in range(count)]
-        self.clients = {client.name: client for client in clients}
+        self.clients = {
+            f"c{n}": Client(self.around, f"c{n}", self._targets, mix, self.history, self.around.oracle, n % 2 == 0)
+            for n in range(count)
+        }
         watchers = chance.branch("watchers").choice([0, 1])
         self.watchers = {
             f"w{n}": Watcher(self.around, f"w{n}", self._targets, lambda name: self.servers[name].life, self.history)
             for n in range(watchers)
         }
+        self.attached = Attached(self.around)
         self.operator = Operator(self, chance.branch("operator"))
         self.faults = Faults(self, chance.branch("faults"))
         self._choose_minority(chance.branch("minority"))
@@ -159,7 +166,10 @@ class World:
         if not schedule.run(schedule.now + PATIENCE, self._finished):
             raise Violation(17, "not everything was finished after healing", open=self._unfinished())
         self._converge()
-        self.history.judge()
+        self.history.judge(self.around.oracle.written_at)
+        self.around.counts["histories judged"] += len(self.history.operations) - self.history.undecided
+        if self.history.undecided:
+            self.around.counts["histories undecided"] += self.history.undecided
         self.around.counts["events"] = schedule.events
         for fate, count in self.around.network.fates.items():
             self.around.counts[f"messages {fate}"] += count
@@ -185,7 +195,7 @@ class World:
             server.deliver(message)
         else:
             assert isinstance(message, Answered)
-            (self.clients.get(receiver) or self.watchers[receiver]).deliver(message)
+            (self.clients.get(receiver) or self.watchers.get(receiver) or self.attached).deliver(message)
 
     def _sample(self) -> None:
         self._sampled += 1
@@ -199,7 +209,7 @@ class World:
 
     def _heal(self) -> None:
         """Mend a set of servers that can decide; the others stay cut off from everybody, or down."""
-        self.faults.over = self.operator.over = True
+        self.faults.over = self.operator.over = self.attached.over = True
         chance = self.around.chance.branch("heal")
         self._core = self._choose_core(chance)
         names = list(self.servers)
@@ -325,31 +335,4 @@ def _tuning(chance: Chance) -> Tuning:
         keep_seconds=chance.choice([0.5, 60.0]),
         wal_limit=chance.choice([1 << 15, 1 << 18, 1 << 21]),
         tail_bytes=chance.choice([1024, 1 << 20]),
-    )
-
-
-def _mix(chance: Chance) -> Mix:
-    weights = {
-        kind: weight * (0.2 + chance.random())
-        for kind, weight in {
-            "put": 4.0,
-            "cas": 2.0,
-            "delete": 0.7,
-            "get": 3.0,
-            "consistent": 2.0,
-            "stale": 1.0,
-            "acquire": 2.0,
-            "release": 1.0,
-            "fenced": 1.0,
-            "renew": 2.0,
-            "destroy": 0.2,
-        }.items()
-    }
-    return Mix(
-        keys=chance.choice([1, 3, 8]),
-        locks=chance.choice([1, 2]),
-        think=chance.uniform(0.05, 0.15),
-        session_ttl=chance.choice([1.0, 3.0, 3600.0]),
-        patience=chance.uniform(0.3, 1.0),
-        weights=weights,
     )

@@ -10,16 +10,42 @@ from coordd.messages.command import (
     Command,
     CreateSession,
     DestroySession,
+    Done,
+    Failure,
     KvDelete,
     KvDeleteTree,
     KvPut,
     LockAcquire,
     LockCancel,
+    LockGrant,
     LockRelease,
 )
 
 Result = tuple[Any, ...]
+MODELLED = (
+    KvPut,
+    KvDelete,
+    KvDeleteTree,
+    CreateSession,
+    DestroySession,
+    LockAcquire,
+    LockRelease,
+    LockCancel,
+)
+"""Commands that the model knows."""
 MS = 1_000_000
+
+
+def plain(result: Any) -> Result:
+    """A result without its words."""
+    match result:
+        case Done(index, ok, version):
+            return ("done", index, ok, version)
+        case LockGrant(_, token, position, holder):
+            return ("grant", token, position, holder)
+        case Failure(_, code, _):
+            return ("failure", code)
+    raise AssertionError(result)
 
 
 @dataclass

@@ -25,7 +25,6 @@ from coordd.messages.command import (
     CreateSession,
     Deregister,
     DestroySession,
-    Done,
     ExpireClients,
     ExpireSessions,
     Failure,
@@ -35,7 +34,6 @@ from coordd.messages.command import (
     KvPut,
     LockAcquire,
     LockCancel,
-    LockGrant,
     LockRelease,
     NodeStatus,
     RaiseFeatureLevel,
@@ -48,7 +46,7 @@ from coordd.messages.entry import NOOP_ENTRY
 from coordd.messages.query import KvList, KvPairs, ListLocks, Locks
 from coordd.state.limits import Limits
 from coordd.state.machine import Applied, Machine
-from tests.state.model import Model
+from tests.state.model import Model, plain
 from tests.state.world import SECOND, entry, rows
 
 NAMES = st.sampled_from(["a", "b", "c"])
@@ -176,18 +174,6 @@ def compare_with_model(steps: Sequence[tuple[Command, tuple[int, int, int, int]]
         assert shown == model.shown_locks()
     assert machine.verify()
     machine.close()
-
-
-def plain(result: Any) -> tuple[Any, ...]:
-    """A result without its words."""
-    match result:
-        case Done(index, ok, version):
-            return ("done", index, ok, version)
-        case LockGrant(_, token, position, holder):
-            return ("grant", token, position, holder)
-        case Failure(_, code, _):
-            return ("failure", code)
-    raise AssertionError(result)
 
 
 ANY_INT = st.integers(-(1 << 63), (1 << 64) - 1)

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from coordd.messages.entry import encode_configuration
-from coordd.storage import failures, files, snapshot_store
+from coordd.storage import failures, files, log_store, snapshot_store
+from coordd.storage.high_water import read_mark
 from coordd.storage.log_store import LogStore
 from coordd.storage.snapshot_store import SnapshotStore
-from coordd.types import Configuration, HardState, LogSlice, LogWrite, SnapshotMeta
+from coordd.types import Base, Configuration, HardState, LogSlice, LogWrite, SnapshotMeta
 from tests.storage.support import CANDIDATE, NAME, append, copy_of, filled
 
 CONFIGURATION = Configuration("c", "c", ())
@@ -90,3 +91,36 @@ def test_rule_74_a_configuration_is_recovered_committed_or_not(tmp_path: Path) -
     recovered = LogStore.open(tmp_path / "data", NAME).recover()
     assert recovered.hard_state.commit == 2
     assert recovered.configurations == ((4, CONFIGURATION),)
+
+
+def test_rule_111_the_mark_never_runs_ahead_of_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed before the entries are there: what was never promised is not missed."""
+    store = filled(tmp_path / "data", 3)
+
+    def crash(*_: object) -> None:
+        raise CrashError
+
+    monkeypatch.setattr(LogStore, "_transaction", crash)
+    with pytest.raises(CrashError):
+        store.write([append(4, 4, ["x"])])
+    monkeypatch.undo()
+    mark = read_mark(tmp_path / "data" / "high_water")
+    assert mark is not None
+    assert mark.last == 3
+    recovered = LogStore.open(copy_of(tmp_path / "data"), NAME).recover()
+    assert (recovered.tail.last, recovered.promised) == (3, 3)
+
+
+def test_rule_79_an_install_is_recorded_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed when the old entries are gone and the new base is not yet there: both, or neither."""
+    store = filled(tmp_path / "data", 3)
+
+    def crash(*_: object) -> None:
+        raise CrashError
+
+    monkeypatch.setattr(log_store, "store_base", crash)
+    with pytest.raises(CrashError):
+        store.install(Base(30, 6, 96))
+    monkeypatch.undo()
+    recovered = LogStore.open(copy_of(tmp_path / "data"), NAME).recover()
+    assert (recovered.base.index, recovered.tail.last) == (0, 3)
