@@ -106,11 +106,8 @@ BUGS: dict[str, Bug] = {
     "lease longer than an election": bug(
         "59", f"{CORE}.reads:round_answered", "sent + r.settings.lease_duration", "sent + 4 * r.settings.lease_duration"
     ),
-    "lease from the answer instead of the question": bug(
-        "59",
-        f"{CORE}.reads:round_answered",
-        "sent = leading.round_sent[confirmed]",
-        "sent = max(leading.round_sent.values())",
+    "lease without deafness": bug(
+        "25", f"{CORE}.election:is_deaf", "    if message.transfer:\n        return False", "    return False"
     ),
     "two changes at once": bug(
         "65",
@@ -182,7 +179,20 @@ BUGS: dict[str, Bug] = {
         "invariant 14", f"{STATE}.locks:_settle_one", "ORDER BY sequence LIMIT 1", "ORDER BY sequence DESC LIMIT 1"
     ),
     "lock delay forgotten": bug("invariant 14", f"{STATE}.locks:_free", "lock.mode, delayed_until)", "lock.mode, 0)"),
+    "ended session still waits": bug(
+        "invariant 14",
+        f"{STATE}.locks:release_session",
+        "_leave(rows, waiter)",
+        "pass",
+    ),
+    "fence not looked at": bug("invariant 14", f"{STATE}.kv:_check_fence", "lock.token != fence.token", "False"),
     "stale read of any age": bug("63", f"{SERVER}.reads:Reads._stale", "if bound and", "if False and"),
+    "blocking read ends with the past": bug(
+        "invariant 15", f"{SERVER}.reads:Reads._evaluate", "<= read.index:", "< read.index:"
+    ),
+    "state applied twice after a restart": bug(
+        "11", f"{STATE}.machine:Machine._finish", "self._rows.meta.put(self._meta())", "pass"
+    ),
     # --- storage: what a power cut or a damaged disk shows -----------------------------------------------------------
     "synchronous off": bug(
         "7",
@@ -234,6 +244,9 @@ BUGS: dict[str, Bug] = {
         "    pass\n    with self._transaction():\n        store_base(self._connection, base)",
         "storage/test_rules_storage.py::test_rule_79_an_install_is_recorded_as_a_whole",
     ),
+    "installed snapshot not recorded": bug(
+        "79", f"{STORAGE}.log_store:LogStore.install", "store_base(self._connection, base)", "pass"
+    ),
     "chain not verified": bug(
         "106",
         f"{STORAGE}.recovery:_verify",
@@ -268,5 +281,12 @@ BUGS: dict[str, Bug] = {
         "if digest_of(self._part, self._pace) != self._snapshot.digest:",
         "if False:",
         "storage/test_snapshot_store.py::test_a_snapshot_that_differs_is_deleted",
+    ),
+    "log cut one entry too far": bug("85", f"{STORAGE}.log_store:LogStore._trim", "(stop,)", "(stop + 1,)"),
+    "term alone is not stored": bug(
+        "3",
+        f"{STORAGE}.log_store:LogStore.write",
+        "if not slices and not any(write.must_sync for write in writes):",
+        "if not slices:",
     ),
 }

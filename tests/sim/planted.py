@@ -32,7 +32,7 @@ PATIENCE = 4 * LIMIT
 ENOUGH = 2
 """Seeds that notice, of which a search takes the one that does so soonest."""
 TRIED = 60
-MORE = 15
+MORE = 60
 """Seeds that a check tries behind the one that is written down."""
 
 
