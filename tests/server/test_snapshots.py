@@ -511,6 +511,29 @@ def test_a_file_that_is_being_installed_stays(way: Way) -> None:
     machine.close()
 
 
+@pytest.mark.parametrize("told", [True, False])
+def test_one_that_comes_while_another_is_installed_stays(way: Way, told: bool) -> None:
+    """Or the log would name a file that is not there: what is installed next was in place before the core heard of it."""
+    way.order()
+    way.run()
+    first = way.follower.snapshots.adopt(cast(Any, None))
+    way.follower.snapshots.discard_unwanted(taken=True)
+    way.write(5)
+    way.session = 2
+    way.order(at_least=way.machine.applied)
+    received: list[Any] = []
+    while not (told and received) and len(list(way.follower.files.folder.glob("state-*.db"))) < 2:
+        way.step()
+        received += way.follower.snapshots.take_outcomes() if told else []
+        assert way.now < 200.0
+    way.follower.snapshots.open(first).close()
+    while not received:
+        way.step()
+        received += way.follower.snapshots.take_outcomes()
+        assert way.now < 300.0
+    check_arrived(way, received)
+
+
 def test_rule_95_a_snapshot_of_a_higher_level_ends_the_server_before_anything_is_replaced(
     way: Way, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,7 +8,11 @@ import heapq
 from collections.abc import Callable
 from typing import Any
 
+from tests.sim.violation import Violation
+
 __all__ = ["Clock", "Schedule"]
+MANY = 50_000
+"""Events in one second: ten times those of a busy one."""
 
 
 class Schedule:
@@ -17,6 +21,8 @@ class Schedule:
     def __init__(self) -> None:
         self.now = 0.0
         self.events = 0
+        self._looked = 0, 0.0
+        """Events and time at the last look at how much happens."""
         self._heap: list[tuple[float, int, Callable[..., object], tuple[Any, ...]]] = []
         self._made = 0
 
@@ -29,16 +35,27 @@ class Schedule:
         self.at(self.now + delay, action, *arguments)
 
     def run(self, until: float, stop: Callable[[], bool] | None = None) -> bool:
-        """Run everything that is due by `until`, or until `stop` says so. True if it was stopped."""
+        """Run everything that is due by `until`, or until `stop` says so. True if it was stopped.
+
+        Raises: Violation if there is no end to what happens.
+        """
         heap = self._heap
         while heap and heap[0][0] <= until:
             self.now, _, action, arguments = heapq.heappop(heap)
             self.events += 1
+            if self.events % MANY == 0:
+                self._look()
             action(*arguments)
             if stop is not None and stop():
                 return True
         self.now = until
         return False
+
+    def _look(self) -> None:
+        events, time = self._looked
+        self._looked = self.events, self.now
+        if self.now - time < 1.0 and events:
+            raise Violation(17, "servers keep each other busy with nothing", events=self.events - events, now=self.now)
 
 
 class Clock:

@@ -325,7 +325,7 @@ class Invariants:
         having = {
             other.id
             for other in ledger.records.values()
-            if other.durable.base >= commit or other.durable.term(commit) == term
+            if other.durable.base >= commit or other.durable.term(commit) == term or other.owes >= commit
         }
         check(
             majorities(configuration, having),

@@ -31,7 +31,7 @@ PATIENCE = 4 * LIMIT
 """Real seconds: other work may slow this one down."""
 ENOUGH = 2
 """Seeds that notice, of which a search takes the one that does so soonest."""
-TRIED = 60
+TRIED = 150
 MORE = 60
 """Seeds that a check tries behind the one that is written down."""
 

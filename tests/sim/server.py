@@ -487,7 +487,7 @@ class Server:
 
     def _apply(self, now: float) -> None:
         schedule, tuning = self.around.schedule, self.around.tuning
-        if schedule.now < self._apply_at or not self.node.behind:
+        if schedule.now < self._apply_at:
             return
         batch = self.node.apply_some(tuning.apply_entries, now)
         if batch is not None:

@@ -24,6 +24,7 @@ from tests.sim.partitions import SHAPES
 from tests.sim.surroundings import Options
 from tests.sim.tearing import SECTOR, mixed, torn
 from tests.sim.trace import describe
+from tests.sim.violation import Violation
 from tests.sim.world import World, memory_folder
 from tests.sim.writer import VirtualWriter
 
@@ -38,6 +39,17 @@ def test_things_happen_in_order_and_ties_in_the_order_of_scheduling() -> None:
     schedule.run(5.0)
     assert seen == ["a", "b", "past means now", "c"]
     assert schedule.now == 5.0
+
+
+def test_a_world_that_never_comes_to_rest_is_noticed() -> None:
+    schedule = Schedule()
+
+    def again() -> None:
+        schedule.after(1e-6, again)
+
+    again()
+    with pytest.raises(Violation, match="busy with nothing"):
+        schedule.run(5.0)
 
 
 def test_a_clock_with_drift_meets_its_deadlines() -> None:

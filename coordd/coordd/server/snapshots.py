@@ -384,10 +384,11 @@ class Snapshots:
         return self._finished
 
     def open(self, state_file: str) -> Machine:
-        """The installed state; the files of the one before go."""
+        """The installed state; the files of the one before go, but not one that is newer still and just being taken over."""
         machine = self._open_state(str(self._store.path(state_file)))
         self._drop_file()
-        self._store.remove_all_but({state_file})
+        newer = self._expected.incoming.name if self._expected is not None else self._finished
+        self._store.remove_all_but({state_file, newer})
         self.install_seconds = self._clock() - self._adopted_at
         return machine
 

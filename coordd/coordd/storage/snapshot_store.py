@@ -195,6 +195,11 @@ class Incoming:
         self.offset = size
 
     @property
+    def name(self) -> str:
+        """Of the state file that it will be."""
+        return self._target.name
+
+    @property
     def complete(self) -> bool:
         return self.offset == self._snapshot.size
 
