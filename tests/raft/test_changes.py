@@ -1,4 +1,4 @@
-"""Chains of membership changes, of any kind and in any order, against what a configuration must be (raft.md 65, 67, 69)."""
+"""Chains of membership changes, of any kind and in any order, against what a configuration must be (rules 65, 67, 69)."""
 
 import functools
 from itertools import chain, combinations, pairwise

@@ -1,4 +1,4 @@
-"""Whatever a core decides by a quorum, it decides as brute force over the configuration does (raft.md 52, 53, 67).
+"""Whatever a core decides by a quorum, it decides as brute force over the configuration does (rules 52, 53, 67).
 
 One real server, `a`, in configurations of any shape: plain and joint, with learners, with itself in one half alone. The
 others exist as messages.
