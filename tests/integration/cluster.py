@@ -313,14 +313,12 @@ class ServerCluster:
 class Straight:
     """A connection to one server and no other, without a client's cleverness: each answer as it comes.
 
-    It sends no heartbeats, so that what it sends to a stopped server waits there until the server goes on.
+    What it sends to a stopped server waits there until the server goes on.
     """
 
     def __init__(self, server: ServerProcess) -> None:
         self._context = open_context()
         self._dealer = open_socket(self._context, zmq.DEALER, queue=1000)
-        for option in (zmq.HEARTBEAT_IVL, zmq.HEARTBEAT_TIMEOUT, zmq.HEARTBEAT_TTL):
-            self._dealer.setsockopt(option, 0)
         secure_client(self._dealer, server.keys.public, generate())
         self._dealer.connect(endpoint(self._dealer, server.client_address))
         self._last = 0

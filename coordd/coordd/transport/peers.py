@@ -9,7 +9,8 @@ A message is one frame. Nothing is queued for a peer that is not connected, and 
 is dropped with it: Raft repeats what is lost, while a flood of old messages after a partition helps nobody.
 
 "Connected" means that the connection out is authenticated and has room. ZeroMQ notices a closed connection at once and
-a silent one after 3 s, and `connected_peers` asks it, so there is nothing to listen to and nothing to fall out of step.
+one that acknowledges nothing after 3 s, and `connected_peers` asks it, so there is nothing to listen to and nothing to fall
+out of step.
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,11 @@
 """What all sockets have in common: context, limits, CURVE, addresses, binding.
 
-The settings replace ZeroMQ's defaults where those are wrong for us: unbounded frames, no heartbeats, a 30 s handshake,
-endless linger, and a queue of 1000 messages for a peer that is not there.
+The settings replace ZeroMQ's defaults where those are wrong for us: unbounded frames, a 30 s handshake, endless linger, a
+queue of 1000 messages for a peer that is not there, and minutes until a silent connection ends. ZeroMQ's own heartbeats
+would see to the last, but libzmq 4.3.5 aborts the process if one falls due on a connection that it has stopped reading
+because our queue is full, and whose other end is gone (zeromq/libzmq#3937): any client could do that to a server. So the
+kernel watches the connections: it ends one where what was sent is not acknowledged in time. A process that stands still while
+its kernel answers is noticed by those who wait for its answers.
 """
 
 import errno
@@ -34,9 +38,8 @@ _OLDEST_LIBZMQ = (4, 3, 5)
 """Older ones overflow buffers or block other peers before anyone has authenticated (CVE-2019-13132, CVE-2020-15166)."""
 
 _HANDSHAKE_MS = 2_000
-_HEARTBEAT_MS = 1_000
 _SILENCE_MS = 3_000
-"""A connection that answers no heartbeat for so long is dropped; the kernel alone would take minutes."""
+"""A connection that acknowledges nothing of what was sent for so long is dropped; by default that takes minutes."""
 _RECONNECT_MS = 50
 _RECONNECT_LONGEST_MS = 500
 """Short, because an election is over within a second; a refused local connect costs next to nothing."""
@@ -46,9 +49,7 @@ _BASE_OPTIONS: tuple[tuple[zmq.SocketOption, int], ...] = (
     (zmq.SNDTIMEO, 0),
     (zmq.IMMEDIATE, 1),
     (zmq.HANDSHAKE_IVL, _HANDSHAKE_MS),
-    (zmq.HEARTBEAT_IVL, _HEARTBEAT_MS),
-    (zmq.HEARTBEAT_TIMEOUT, _SILENCE_MS),
-    (zmq.HEARTBEAT_TTL, _SILENCE_MS),
+    (zmq.TCP_MAXRT, _SILENCE_MS),
     (zmq.CONNECT_TIMEOUT, _HANDSHAKE_MS),
     (zmq.RECONNECT_IVL, _RECONNECT_MS),
     (zmq.RECONNECT_IVL_MAX, _RECONNECT_LONGEST_MS),
