@@ -205,6 +205,25 @@ def test_the_named_leader_is_asked_at_once_and_remembered() -> None:
         world.reply(server, request, FOUND)
 
 
+def test_a_leader_that_was_waited_for_is_asked_at_once() -> None:
+    """However long the pauses have become meanwhile; and if it is not ready yet, it is asked again soon."""
+    world = World("a", "b", "c")
+    world.submit(put(), timeout=10)
+    server, request = world.one()
+    for _ in range(8):
+        world.reply(server, request, Error("no-leader", ""))
+        world.wait(0.26)
+        server, request = world.sent[-1]
+    leader = next(each for each in "abc" if each != server)
+    world.reply(server, request, Error("not-leader", "", leader))
+    server, request = world.one()
+    assert server == leader
+    world.reply(server, request, Error("busy", "catching up"))
+    before = len(world.sent)
+    world.wait(0.09)
+    assert len(world.sent) == before + 1
+
+
 def test_two_servers_that_name_each_other_are_asked_with_pauses() -> None:
     world = World("a", "b")
     call = world.submit(put(), timeout=5)

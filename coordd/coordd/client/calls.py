@@ -84,6 +84,8 @@ class Call:
     refusals: int = 0
     refusal: RequestError | None = None
     """The last answer that said: certainly no effect, try on."""
+    followed: set[str] = field(default_factory=set)
+    """Servers that were named as leader and asked at once."""
     avoid: str = ""
     """The server that failed last."""
     waiting: bool = False

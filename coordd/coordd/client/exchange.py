@@ -8,9 +8,8 @@ request
 - A write without a number is never sent twice, unless it is certain that the first time it had no effect.
 - A write with a number is sent under that number until an answer to any of its attempts comes. If the registration is
   gone, the writes sent under it end as unknown, and only those never sent get numbers of a new one.
-- An attempt that is refused without effect (not-leader, no-leader, busy) is made again after a pause with jitter; at
-once,
-  if the refusal names another leader.
+- An attempt that is refused without effect (not-leader, no-leader, busy) is made again after a pause with jitter; at once,
+  if the refusal names a leader that was not asked because of it before.
 """
 
 import heapq
@@ -225,7 +224,7 @@ class Exchange:
             self.complete(each, OutcomeUnknownError("the registration of this client has expired at the servers"))
 
     def _redirected(self, call: Call, hint: str, server: str, now: float) -> None:
-        """At once to the named leader, the first time; else with a pause, since two servers may name each other."""
+        """At once to a leader named for the first time; else with a pause, since two servers may name each other."""
         if self._servers.leader == server:
             self._servers.leader = ""
         call.avoid = server
@@ -234,7 +233,9 @@ class Exchange:
                 self.list_wanted = True
             elif hint in self._servers.up:
                 self._servers.leader = hint
-                if call.refusals == 1:
+                if hint not in call.followed:
+                    call.followed.add(hint)
+                    call.refusals = 1  # whatever was waited for has come: pauses are short again
                     self.dispatch(call, now)
                     return
         self._retry(call, now)
