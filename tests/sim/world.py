@@ -105,7 +105,7 @@ class World:
         hosts = self._founders
         if self.operator.changes:
             most, hosts = min(1, most), list(self.servers)
-        for name in chance.sample(hosts, min(most, chance.choice([0, 1, 2]))):
+        for name in chance.sample(hosts, min(most, chance.choice([0, 1, 2, 2]))):
             self.servers[name].disk.condition.faulty = True
         for server in self.servers.values():
             server.on_death = self.faults.died
