@@ -107,8 +107,7 @@ class Disk:
         found = [(kind, name) for kind, all_names in files.items() for name in all_names if self._content(name)]
         if self.flipped or not found:
             return ""
-        (one,) = self._chance.choices(found, [4 if kind == "log wal" else 1 for kind, _ in found])
-        kind, name = one
+        kind, name = self._chance.choice(found)
         self.flipped = True
         path = self.folder / name
         content = bytearray(path.read_bytes())

@@ -13,11 +13,10 @@ from typing import Any, NamedTuple, cast
 import msgspec
 
 from coordd.errors import DamagedError, StorageError, invariant
-from coordd.log_output import Log
 from coordd.messages.client import ReadResult, ReplyBody, Request
 from coordd.messages.codec import decode_peer, encode_peer, encode_request
 from coordd.messages.command import Command
-from coordd.messages.peer import Message, PeerMessage, SnapshotChunk, SnapshotCredit, StateDigest, StateWanted
+from coordd.messages.peer import Message, PeerMessage, SnapshotChunk, SnapshotCredit, StateWanted
 from coordd.raft.core import Raft
 from coordd.raft.events import Event, Founded, ReadRequested, SnapshotReceived, SnapshotSent
 from coordd.raft.output import Output
@@ -33,10 +32,10 @@ from coordd.server.operator import Operator
 from coordd.server.proposals import Proposals
 from coordd.server.reads import Reads
 from coordd.server.settings import RaftSettings as LogSettings
-from coordd.server.settings import ServerSettings, StorageSettings
+from coordd.server.settings import StorageSettings
 from coordd.server.snapshots import Snapshots
-from coordd.server.state_care import StateCare
 from coordd.server.terms import LeaderDuties
+from coordd.server.upkeep import Upkeep
 from coordd.server.waiting import Waiter
 from coordd.server.watches import Watches
 from coordd.state.machine import Applied, Machine
@@ -102,19 +101,6 @@ class _WatchedRaft(Raft):
         around.invariants.stepped(server.id, output, look(self))
         around.oracle.committed()
         return output
-
-
-class _Log:
-    """What the care for the state says."""
-
-    def __init__(self, server: "Server") -> None:
-        self._server = server
-
-    def info(self, event: str, detail: str = "") -> None:
-        self._server._reported(event, detail)
-
-    def error(self, event: str, **values: object) -> None:
-        self._server._reported(event, str(values))
 
 
 class _Operator:
@@ -260,7 +246,7 @@ class Server:
             observed=Observed(),
             clock=self.now,
         )
-        self.care = self._make_care()
+        self.upkeep = self._make_upkeep()
         self._assemble_clients()
 
     def _core_settings(self) -> RaftSettings:
@@ -284,7 +270,6 @@ class Server:
             links=cast(PeerLinks, self),
             submit=self.writer.submit,
             state_file=lambda: self.node.state_file,
-            doubt=lambda: self.care.scrubbing.now(),
             chunk_bytes=tuning.chunk_bytes,
             credits=tuning.credits,
             receivers=tuning.receivers,
@@ -295,34 +280,20 @@ class Server:
             keep_seconds=tuning.keep_seconds,
         )
 
-    def _make_care(self) -> StateCare:
+    def _make_upkeep(self) -> Upkeep:
         tuning = self.around.tuning
-        settings = ServerSettings(
-            name=self.name,
-            cluster_name="sim",
-            data_dir=self.disk.folder,
-            key_file=self.disk.folder,
-            raft_address=f"{self.name}:1",
-            client_address=f"{self.name}:2",
+        return Upkeep(
+            node=self.node,
+            helper=cast(Helper, self.helper),
+            store=self.disk.files,
             raft=LogSettings(
                 trailing_entries=tuning.trailing_entries, compact_after_entries=tuning.compact_after_entries
             ),
             storage=StorageSettings(
-                state_checkpoint_ms=tuning.checkpoint_ms,
-                state_checkpoint_entries=tuning.checkpoint_entries,
-                scrub_interval_s=tuning.scrub_seconds,
-                compare_every_entries=tuning.compare_entries,
+                state_checkpoint_ms=tuning.checkpoint_ms, state_checkpoint_entries=tuning.checkpoint_entries
             ),
-        )
-        return StateCare(
-            node=self.node,
-            helper=cast(Helper, self.helper),
-            store=self.disk.files,
-            settings=settings,
             snapshots_busy=lambda: self.snapshots.busy,
-            send=self.send,
-            observed=self.node.observed,
-            log=cast(Log, _Log(self)),
+            report=self._reported,
             clock=self.now,
         )
 
@@ -402,12 +373,7 @@ class Server:
         self.around.invariants.ended(self.id)
 
     def _close(self) -> None:
-        counts, observed = self.around.counts, self.node.observed
-        counts["checkpoints"] += self.care.checkpoints
-        counts["scrubs"] += observed.scrubs
-        counts["digests compared"] += observed.digests_compared
-        counts["states lost"] += observed.states_lost
-        self.care.close()
+        self.around.counts["checkpoints"] += self.upkeep.checkpoints
         self.snapshots.close()
         self.node.machine.close()
 
@@ -506,7 +472,6 @@ class Server:
             self._changes = set()
         self._reads.turn(now)
         self._pass_snapshots(now)
-        self.care.turn(now)
         if now >= self._often_at:
             self._often(now)
         self._set_timer()
@@ -524,10 +489,10 @@ class Server:
         schedule, tuning = self.around.schedule, self.around.tuning
         if schedule.now < self._apply_at:
             return
-        batch = self.node.apply_some(self.care.entries_at_once(tuning.apply_entries), now)
+        batch = self.node.apply_some(tuning.apply_entries, now)
         if batch is not None:
             self._changes |= self.node.machine.changes
-            self.care.applied(batch, now)
+            self.upkeep.applied(batch.size)
             self._proposals.applied(batch)
         if self.node.behind:
             delay = self._chance.expovariate(1.0) * tuning.apply_latency
@@ -562,7 +527,7 @@ class Server:
         connected = self.around.network.connected
         self.node.look_at_links(frozenset(m.id for m in members if connected(self.name, m.name)), now)
         self.node.refill.turn(now)
-        self.care.tick(now)
+        self.upkeep.turn(now)
 
     # --- what comes in -----------------------------------------------------------------------------------------------
 
@@ -581,15 +546,13 @@ class Server:
         self._api.handle(asked.client.encode(), encode_request(asked.request), self.now())
 
     def _receive(self, message: PeerMessage) -> None:
-        assert isinstance(message, Message | SnapshotChunk | SnapshotCredit | StateWanted | StateDigest)
+        assert isinstance(message, Message | SnapshotChunk | SnapshotCredit | StateWanted)
         if message.receiver != self.id:
             return
         if isinstance(message, SnapshotChunk):
             self.snapshots.chunk(message)
         elif isinstance(message, SnapshotCredit):
             self.snapshots.credited(message, self.now())
-        elif isinstance(message, StateDigest):
-            self.care.heard(message, self.now())
         elif isinstance(message, StateWanted):
             self.node.refill.wanted(message, self.now())
         else:
@@ -618,7 +581,7 @@ class Server:
     def send(self, message: PeerMessage) -> bool:
         """The node's `Links`."""
         around = self.around
-        assert isinstance(message, Message | SnapshotChunk | SnapshotCredit | StateWanted | StateDigest)
+        assert isinstance(message, Message | SnapshotChunk | SnapshotCredit | StateWanted)
         around.say(self.name, "send", message)
         around.invariants.sending(self.id, message)
         travels: object = encode_peer("sim", message) if around.options.paranoid else message

@@ -45,8 +45,6 @@ class Tuning:
     checkpoint_ms: int
     checkpoint_entries: int
     """Applied entries between two checkpoints of the state; or so much time."""
-    scrub_seconds: int
-    compare_entries: int
     compact_after_entries: int
     trailing_entries: int
     """Entries kept behind a checkpoint when the log is compacted."""

@@ -105,7 +105,7 @@ class World:
         hosts = self._founders
         if self.operator.changes:
             most, hosts = min(1, most), list(self.servers)
-        for name in chance.sample(hosts, min(most, chance.choice([0, 1, 2, 2]))):
+        for name in chance.sample(hosts, min(most, chance.choice([0, 1, 2]))):
             self.servers[name].disk.condition.faulty = True
         for server in self.servers.values():
             server.on_death = self.faults.died
@@ -326,8 +326,6 @@ def _tuning(chance: Chance) -> Tuning:
         apply_entries=chance.choice([1, 16, 1000]),
         checkpoint_ms=chance.choice([500, 2000, 10_000]),
         checkpoint_entries=chance.choice([15, 50, 200]),
-        scrub_seconds=chance.choice([2, 5, 3600]),
-        compare_entries=chance.choice([16, 64]),
         compact_after_entries=chance.choice([20, 60]),
         trailing_entries=chance.choice([0, 5, 30]),
         chunk_bytes=chance.choice([16384, 65536, 1 << 20]),
