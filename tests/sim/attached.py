@@ -12,7 +12,7 @@ from tests.sim.surroundings import Surroundings
 __all__ = ["Attached"]
 
 NAME = "a0"
-PACE = 0.008
+PACE = 0.016
 """Mean seconds between two reads."""
 
 

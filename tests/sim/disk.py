@@ -155,11 +155,20 @@ class Disk:
         for part in sorted(self.folder.glob("incoming-*.part")):
             self._lose_unsynced(part)
         writer.store.abandon()
+        self._release(old)
+        return fate
+
+    def leave(self) -> None:
+        """The process has ended by itself, but could not close its log: what it still has open does no harm."""
+        old = self.folder
+        self._copy()
+        self._release(old)
+
+    def _release(self, old: Path) -> None:
         for connection in log_store._abandoned:
             connection.close()  # type: ignore[attr-defined]
         log_store._abandoned.clear()
         shutil.rmtree(old)
-        return fate
 
     def _copy(self) -> None:
         """What is written from now on does not reach the disk."""

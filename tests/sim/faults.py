@@ -54,7 +54,7 @@ class Faults:
         if "flip" in self._weights:
             self._weights["flip"] += 1.0
         self._weights["crash many"] = self._weights.get("crash many", 0.0) * 0.3
-        self._interval = chance.uniform(0.3, 0.75)
+        self._interval = chance.uniform(0.45, 0.95)
         self._duration = chance.choice([0.1, 0.3, 0.6, 1.0])
         self.reckless = chance.happens(0.3)
         """More than a minority may be away at once."""

@@ -14,7 +14,7 @@ from coordd.types import Base, Configuration, HardState, Index, LogSlice, LogWri
 from tests.sim.ledger import Ledger, Position, Record, TermLog, majorities
 from tests.sim.look import Look
 from tests.sim.paranoid import from_scratch
-from tests.sim.violation import check
+from tests.sim.violation import Violation, check
 
 __all__ = ["Invariants"]
 
@@ -132,11 +132,13 @@ class Invariants:
         record.role = look.role
         if look.commit != record.commit:
             self._commit(record, look, led=Role.LEADER in (before, look.role))
-        check(output.committed <= look.commit, 8, "more is applied than is committed", server=server)
-        check(
-            look.durable <= record.durable.last, 9, "believed durable before it is", server=server, durable=look.durable
-        )
-        check(output.committed <= record.durable.last, 8, "more is applied than this disk has", server=server)
+        durable = record.durable.last
+        if output.committed > look.commit:
+            raise Violation(8, "more is applied than is committed", server=server)
+        if look.durable > durable:
+            raise Violation(9, "believed durable before it is", server=server, durable=look.durable)
+        if output.committed > durable:
+            raise Violation(8, "more is applied than this disk has", server=server)
         for ready in output.reads_ready:
             asked = record.reads.pop(ready.read, None)
             if ready.index is not None and asked is not None:
@@ -158,17 +160,17 @@ class Invariants:
         """What a leader believes of a follower is true."""
         match = progress.match
         if not 0 <= match < progress.next:
-            check(False, 16, "match and next", server=record.id, peer=progress.peer)
+            raise Violation(16, "match and next", server=record.id, peer=progress.peer)
         peer = self.ledger.records.get(progress.peer)
         if peer is None:
             check(match == 0, 16, "match of nobody", server=record.id, peer=progress.peer)
         # A newer leader may have replaced what was acknowledged to this one, which will hear of it.
         elif match > peer.promised and peer.hard.term <= record.term:
-            check(False, 16, "match beyond the peer's disk", server=record.id, peer=progress.peer)
+            raise Violation(16, "match beyond the peer's disk", server=record.id, peer=progress.peer)
 
     def _term(self, record: Record, look: Look) -> None:
-        check(look.term >= record.term, 7, "the term fell", server=record.id, term=look.term, before=record.term)
         if look.term != record.term:
+            check(look.term > record.term, 7, "the term fell", server=record.id, term=look.term, before=record.term)
             record.term = look.term
             record.role = ""
 

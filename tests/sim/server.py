@@ -5,7 +5,6 @@ what `server/daemon.py` is to them: it assembles one life and turns its loop. Wh
 has a latency of its own, takes it up. A crash takes everything in a life but the disk.
 """
 
-import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -352,10 +351,18 @@ class Server:
         """A clean end: what was submitted is lost, as nobody heard of it."""
         self.writer.end()
         self.helper.end()
-        with self.disk.condition.writing(), contextlib.suppress(*[StorageError] if self.disk.condition.faulty else []):
-            self.writer.store.close()
-            self.node.machine.checkpoint()
+        failed = False
+        try:
+            with self.disk.condition.writing():
+                self.writer.store.close()
+                self.node.machine.checkpoint()
+        except StorageError:
+            failed = True
+            if not self.disk.condition.faulty:
+                raise
         self._end()
+        if failed:
+            self.disk.leave()
         self.disk.condition.writable = None
         self.around.say(self.name, "stop")
 
@@ -465,7 +472,8 @@ class Server:
         self._reads.turn(now)
         if now >= self.node.next_deadline:
             self.node.tick(now)
-        self._apply(now)
+        if self.node.committed > self.node.machine.applied:
+            self._apply(now)
         self._duties.turn(self._changes, now, self.clock.wall())
         if self._changes:
             self._watches.changed(sorted(self._changes))

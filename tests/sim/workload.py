@@ -70,7 +70,7 @@ class Mix:
             keys=chance.choice([1, 3, 8]),
             locks=chance.choice([1, 2]),
             sets=chance.choice([1, 2]),
-            think=chance.uniform(0.03, 0.11),
+            think=chance.uniform(0.08, 0.27),
             session_ttl=chance.choice([1.0, 2.0, 4.0, 3600.0]),
             lock_delay=chance.choice([0.0, 0.0, 0.3, 1.5]),
             patience=chance.uniform(0.3, 1.0),

@@ -8,6 +8,7 @@ import pytest
 
 from coordd.errors import DiskFullError, InvariantError, StorageError
 from coordd.messages.entry import encode_configuration
+from coordd.storage import log_store
 from coordd.storage.chain import chain_of
 from coordd.storage.high_water import read_mark
 from coordd.storage.log_store import LogStore
@@ -262,3 +263,18 @@ def test_no_space_at_the_mark_can_be_waited_out(folder: Path, monkeypatch: pytes
     store.close()
     recovered = LogStore.open(folder, NAME).recover()
     assert (recovered.promised, recovered.tail.last, recovered.hard_state.vote) == (4, 4, CANDIDATE)
+
+
+def test_a_log_that_fails_while_it_is_closed_is_left_alone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Closing its connection would make SQLite move the WAL once more, on a disk that has just failed."""
+    store = filled(folder, 3)
+
+    def fail(_: str) -> bool:
+        raise StorageError("raft.db: the disk fails")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "checkpoint", fail)
+        with pytest.raises(StorageError, match="the disk fails"):
+            store.close()
+    assert store._connection in log_store._abandoned
+    store._connection.execute("SELECT 1")  # not closed

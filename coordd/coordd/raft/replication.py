@@ -86,10 +86,12 @@ def flush(r: Replica, leading: Leadership, now: float) -> None:
     """Send every follower what it may have now. A leader whose disk hangs says nothing (rule 99)."""
     if r.stalled:
         return
+    last, commit = r.log.last, r.log.commit
     for progress in leading.peers.values():
         if progress.state is ProgressState.REPLICATE:
-            _stream(r, progress, now)
-            if progress.next > r.log.last and progress.commit_sent < min(progress.match, r.log.commit):
+            if progress.next <= last:
+                _stream(r, progress, now)
+            if progress.next > last and progress.commit_sent < min(progress.match, commit):
                 _send_append(r, progress, now)
         elif progress.state is ProgressState.PROBE and not progress.probe_sent:
             _send_append(r, progress, now)

@@ -60,7 +60,7 @@ class Proposals:
 
     def take_batch(self, now: float) -> list[bytes]:
         """The entries to be proposed now; those whose client has stopped waiting are dropped before they can do anything."""
-        if any(isinstance(one, Waiter) and one.deadline <= now for one in self._concerned):
+        if self._concerned and any(isinstance(one, Waiter) and one.deadline <= now for one in self._concerned):
             self._drop_late(now)
         return self._batch
 

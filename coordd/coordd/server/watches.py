@@ -213,6 +213,8 @@ class Watches:
 
     def take_due(self, limit: int) -> list[Watch]:
         """The next watches to evaluate, in the order in which they were woken."""
+        if not self.due:
+            return []
         taken = list(self.due)[:limit]
         for watch in taken:
             del self.due[watch]

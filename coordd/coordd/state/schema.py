@@ -4,6 +4,7 @@ Rows hold text, integers and bytes only; a list or map is JSON text, so that `sq
 nanoseconds, indexes are Raft indexes, "" stands for nothing. Columns that identify a row come first.
 """
 
+from functools import cache
 from typing import NamedTuple, get_type_hints
 
 __all__ = [
@@ -185,6 +186,7 @@ INDEXES = (
 _SQL_TYPES = {str: "TEXT", int: "INTEGER", bytes: "BLOB"}
 
 
+@cache
 def create_table(name: str, row: type[tuple[object, ...]], key: tuple[str, ...]) -> str:
     """The SQL that creates the table of these rows."""
     columns = ", ".join(f"{column} {_SQL_TYPES[kind]} NOT NULL" for column, kind in get_type_hints(row).items())

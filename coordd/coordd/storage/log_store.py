@@ -377,12 +377,16 @@ class LogStore:
         return first if first is not None else self._base.index + 1
 
     def close(self) -> None:
-        """Store what waits in memory, move everything into raft.db and let the folder go."""
+        """Store what waits in memory, move everything into raft.db and let the folder go, even if that fails."""
         try:
             with suppress(DiskFullError):
                 if self._hard_state != self._stored_hard_state:
                     self._store(self._last + 1, [])
                 self.checkpoint("TRUNCATE")
+        except StorageError:
+            self.abandon()
+            raise
+        try:
             with storing(self._path):
                 self._connection.close()
         finally:
