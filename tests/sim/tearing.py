@@ -9,15 +9,17 @@ SECTOR = 512
 
 
 def torn(before: bytes, after: bytes, chance: Chance) -> bytes:
-    """`after` was being written over `before`: a part of what differs arrived."""
+    """`after` was being written over `before`: a part of what differs arrived. What was not written stays as it was, also
+    in a sector that was (SQLite's "powersafe overwrite")."""
     old = before.ljust(len(after), b"\0")
-    changed = [place for place in range(0, len(after), SECTOR) if not _same(old, after, place)]
-    if not changed:
+    sector = next((place for place in range(0, len(after), SECTOR) if not _same(old, after, place)), None)
+    if sector is None:
         return after
+    changed = next(place for place in range(sector, len(after)) if old[place] != after[place])
     kind = chance.choice(["cut", "sectors", "noise"])
     if kind == "sectors":
         return mixed(before, after, chance)
-    cut = chance.randint(changed[0], len(after))
+    cut = chance.randint(changed, len(after))
     rest = before[cut:] if kind == "cut" else chance.randbytes(min(4096, len(after) - cut))
     return after[:cut] + rest
 

@@ -71,7 +71,7 @@ class VirtualWriter:
             self._around.schedule.after(self._around.tuning.write_latency, self._read, job)
             return
         self._queue.append((job, self._clock()))
-        if not self._busy:
+        if not self._busy and not self._ended:
             self._begin()
 
     def space_changed(self) -> None:
@@ -151,7 +151,10 @@ class VirtualWriter:
                 self._fail(error)
 
     def _fail(self, error: StorageError) -> None:
-        """The process must end."""
+        """The process must end. How far the work under way came shows at the next start."""
+        under_way = self._queue[0][0] if self._queue else None
+        if isinstance(under_way, InstallBase | CompactLog):
+            self._around.invariants.in_doubt(self.server, under_way.base)
         self._ended, self._busy = True, 0
         self.store.abandon()
         self._on_done(WriterFailed(error))

@@ -1,6 +1,7 @@
 """Which error stands for what SQLite says."""
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,18 @@ def test_what_makes_no_sense_is_damage_and_what_can_not_be_read_is_not() -> None
     assert "can't be read (disk" in str(storage_error(error, "it", "read"))
     error.sqlite_errorname = "SQLITE_CORRUPT_INDEX"
     assert isinstance(storage_error(error, "it"), DamagedError)
+
+
+def test_a_text_that_is_no_text_is_damage(tmp_path: Path) -> None:
+    """Found by seed 1969: a flipped bit made a byte that is no UTF-8; the server ended at each start and was not refilled."""
+    world = World(str(tmp_path / "state.db"))
+    world.done(KvPut("key", b"value"))
+    world.close()
+    with closing(sqlite3.connect(tmp_path / "state.db")) as connection:
+        connection.execute("UPDATE meta SET configuration = CAST(x'7bff7d' AS TEXT)")
+        connection.commit()
+    with pytest.raises(DamagedError, match=r"table meta .* is damaged"):
+        examine(str(tmp_path / "state.db"))
 
 
 def test_a_page_that_makes_no_sense_when_it_is_read_has_a_name(tmp_path: Path) -> None:

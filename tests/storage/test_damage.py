@@ -384,6 +384,7 @@ def test_what_was_read_is_synced_before_it_is_reported(crashed: Path, monkeypatc
         "DELETE FROM hard_state",
         "UPDATE base SET idx = 3",
         "UPDATE base SET state_file = 'other.db'",
+        "UPDATE base SET state_file = CAST(x'ff' AS TEXT)",
         "DELETE FROM base",
         "DROP TABLE entries",
     ],
