@@ -954,6 +954,20 @@ READ: tuple[Removal, ...] = (
         "server/test_node.py::test_the_age_of_a_followers_state_counts_from_when_it_held_all_that_was_committed",
     ),
     gone(
+        60,
+        "server.peer_side:PeerSide.take_in",
+        "messages = self._links.receive(_MESSAGES, _BYTES)\n    now = clock()",
+        "now = clock()\n    messages = self._links.receive(_MESSAGES, _BYTES)",
+        "server/test_links.py::test_rule_60_a_message_is_heard_when_it_is_here_not_when_the_loop_began_to_look",
+    ),
+    gone(
+        60,
+        "server.client_side:ClientSide.take_in",
+        "requests = [] if self.full else self._socket.receive(_MESSAGES, _BYTES)\n    now = clock()",
+        "now = clock()\n    requests = [] if self.full else self._socket.receive(_MESSAGES, _BYTES)",
+        "server/test_reads.py::test_rule_60_a_lease_that_ended_before_a_request_came_confirms_no_session",
+    ),
+    gone(
         63,
         "raft.freshness:Freshness.heard",
         "answers[0][1] - message.unsure",

@@ -399,6 +399,9 @@ class Desk:
         return self.world.now
 
     # --- asking -------------------------------------------------------------------------------------------------------
+    def clock(self) -> float:
+        return self.world.now
+
 
     def put_in(self, body: Body, *, token: str = "", budget_ms: int = 10_000, connection: bytes = b"c") -> int:
         """A request waits at the socket."""
@@ -428,7 +431,7 @@ class Desk:
     def turn(self) -> None:
         """One turn of the loop, without the disk and the peers."""
         side, world = self.side, self.world
-        side.take_in(world.now)
+        side.take_in(self.clock)
         if world.node.next_deadline <= world.now:
             world.node.tick(world.now)
         batch = world.apply()

@@ -193,11 +193,32 @@ def test_each_message_goes_where_it_belongs() -> None:
     }
     for message in messages.values():
         room.put_in("s2", message)
-    peers.take_in(1.0)
+    peers.take_in(lambda: 1.0)
     assert heard.calls == list(messages.items())
     room.put_in("s2", hello(TWO))
-    peers.take_in(1.0)
+    peers.take_in(lambda: 1.0)
     assert heard.calls[-1] == ("heard", key("s2"))
+
+
+def test_rule_60_a_message_is_heard_when_it_is_here_not_when_the_loop_began_to_look(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The process stands still in between; what came meanwhile was sent meanwhile, and its sender counts from then."""
+    room = Room()
+    room.found(ONE, TWO, THREE)
+    peers, _ = side(room)
+    times = []
+    receive, clock = room.sockets.receive, [1.0]
+
+    def late(*limits: int) -> list[tuple[str, bytes]]:
+        clock[0] = 9.0
+        return receive(*limits)
+
+    monkeypatch.setattr(room.sockets, "receive", late)
+    monkeypatch.setattr(peers, "_take", lambda key, cluster, message, now: times.append(now))
+    room.put_in("s2", beat(TWO))
+    peers.take_in(lambda: clock[0])
+    assert times == [9.0]
 
 
 @pytest.mark.parametrize(("message", "cluster"), [(beat(TWO, sid("s1", 2)), "c1"), (beat(TWO), "c2"), (beat(TWO), "")])
@@ -207,7 +228,7 @@ def test_messages_for_another_life_or_cluster_reach_nobody_and_are_told_once(mes
     peers, heard = side(room)
     for _ in range(3):
         room.put_in("s2", message, cluster)
-        peers.take_in(1.0)
+        peers.take_in(lambda: 1.0)
     assert [name for name, _ in heard.calls] == ["warning"]
     assert room.observed.dropped == 3
 
@@ -216,9 +237,9 @@ def test_before_it_has_a_cluster_a_server_follows_a_listed_one_that_means_it() -
     room = Room()
     peers, heard = side(room)
     room.put_in("s2", beat(TWO, sid("s1", 9)), "old")  # meant for what this server was before its disk was wiped
-    peers.take_in(1.0)
+    peers.take_in(lambda: 1.0)
     assert room.links.cluster_id == ""
     room.put_in("s2", beat(TWO), "c1")
-    peers.take_in(1.0)
+    peers.take_in(lambda: 1.0)
     assert room.links.cluster_id == "c1"
     assert heard.calls[-1] == ("receive", beat(TWO))

@@ -327,7 +327,7 @@ def test_a_follower_names_the_leader_and_a_fresh_leader_asks_for_patience(make_d
         desk.world.let_peers_answer()
     assert not desk.world.node.ready
     number = desk.put_in(body)
-    desk.side.take_in(desk.now)
+    desk.side.take_in(desk.clock)
     assert [code(answer) for answer in desk.told.to(number)] == ["busy"]
 
 

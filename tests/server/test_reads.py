@@ -4,8 +4,20 @@ from hashlib import sha256
 
 import pytest
 
-from coordd.messages.client import Credit, Error, Keepalive, Read, ReadResult, ReplyBody, Subscribe, Unsubscribe, View
-from coordd.messages.command import AclBootstrap, AclDeleteToken, AclPutToken, KvPut
+from coordd.messages.client import (
+    Credit,
+    Error,
+    Keepalive,
+    Read,
+    ReadResult,
+    Renewed,
+    RenewSession,
+    ReplyBody,
+    Subscribe,
+    Unsubscribe,
+    View,
+)
+from coordd.messages.command import AclBootstrap, AclDeleteToken, AclPutToken, CreateSession, KvPut
 from coordd.messages.peer import AppendEntries, Heartbeat, ReadIndexRequest, ReadIndexResponse
 from coordd.messages.query import KvGet, KvPairs
 from coordd.types import LogSlice
@@ -36,7 +48,7 @@ def test_under_the_lease_a_read_is_answered_at_once(make_desk: MakeDesk) -> None
     desk = make_desk()
     desk.write(KvPut("a", b"1"))
     number = desk.put_in(Read(KvGet("a")))
-    desk.side.take_in(desk.now)
+    desk.side.take_in(desk.clock)
     (body,) = desk.told.to(number)
     assert value(body) == b"1"
     assert isinstance(body, ReadResult)
@@ -56,12 +68,33 @@ def test_the_lease_is_looked_at_again_after_the_value_was_made(make_desk: MakeDe
 
     machine.query = slow  # type: ignore[method-assign,assignment]
     number = desk.put_in(Read(KvGet("a")))
-    desk.side.take_in(desk.now)
+    desk.side.take_in(desk.clock)
     assert desk.told.to(number) == []
     machine.query = query  # type: ignore[method-assign]
     desk.run()
     (body,) = desk.told.to(number)
     assert value(body) == b"1"
+
+
+def test_rule_60_a_lease_that_ended_before_a_request_came_confirms_no_session(
+    make_desk: MakeDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A successor may lead by then, and would not know of the promise."""
+    desk = make_desk()
+    desk.write(CreateSession("s", "", ttl_ms=20_000, node_checks=()))
+    receive = desk.mailbox.receive
+
+    def late(*limits: int) -> list[tuple[bytes, bytes]]:
+        desk.world.now += 0.25  # the process stood still before it looked
+        return receive(*limits)
+
+    monkeypatch.setattr(desk.mailbox, "receive", late)
+    number = desk.put_in(RenewSession("s"))
+    desk.side.take_in(desk.clock)
+    assert desk.told.to(number) == []
+    monkeypatch.undo()
+    desk.run()
+    assert desk.told.to(number) == [Renewed(20_000)]
 
 
 def test_a_read_under_the_lease_waits_for_what_is_committed(make_desk: MakeDesk) -> None:
@@ -74,7 +107,7 @@ def test_a_read_under_the_lease_waits_for_what_is_committed(make_desk: MakeDesk)
         desk.world.let_peers_answer()
     assert node.raft.replica.log.commit > node.machine.applied
     number = desk.put_in(Read(KvGet("a")))
-    desk.side.take_in(desk.now)
+    desk.side.take_in(desk.clock)
     assert desk.told.to(number) == []
     desk.run()
     (body,) = desk.told.to(number)

@@ -5,6 +5,7 @@ for all that came, reads; then, after a slice was applied, answers, the leader's
 """
 
 import time
+from collections.abc import Callable
 
 from coordd.errors import InvalidError
 from coordd.messages.client import Reply, ReplyBody
@@ -94,11 +95,13 @@ class ClientSide:
         """So many writes wait for their commit that no request is taken: clients are held up by their connections."""
         return len(self.proposals) >= self._most_writes
 
-    def take_in(self, now: float) -> None:
-        """Requests that have come, one proposal for their writes, and their reads."""
-        if not self.full:
-            for connection, frame in self._socket.receive(_MESSAGES, _BYTES):
-                self.api.handle(connection, frame, now)
+    def take_in(self, clock: Callable[[], float]) -> None:
+        """Requests that have come, one proposal for their writes, and their reads. The clock is read when they are here: a
+        lease that held before a request came says nothing to it (rule 60)."""
+        requests = [] if self.full else self._socket.receive(_MESSAGES, _BYTES)
+        now = clock()
+        for connection, frame in requests:
+            self.api.handle(connection, frame, now)
         self._propose(now)
         self.reads.turn(now)
 

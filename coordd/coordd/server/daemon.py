@@ -332,14 +332,13 @@ class Daemon:
         return max(0.0, due - now)
 
     def _turn(self) -> None:
-        now = clock()
-        self._observed.tick_late_ms_max = max(
-            self._observed.tick_late_ms_max, (now - min(now, self._node.next_deadline)) * 1000
-        )
-        self._peers.take_in(now)
+        late = max(0.0, clock() - self._node.next_deadline)
+        self._observed.tick_late_ms_max = max(self._observed.tick_late_ms_max, late * 1000)
+        self._peers.take_in(clock)
         self._helper.turn()
-        self._take_completions(now)
-        self._clients.take_in(now)
+        self._take_completions()
+        self._clients.take_in(clock)
+        now = clock()
         if now >= self._node.next_deadline:
             self._node.tick(now)
         self._apply(now)
@@ -363,12 +362,12 @@ class Daemon:
         if not self._node.machine.acl_enabled:
             self._log.warning("access control is off: everything is allowed until `coordctl acl bootstrap`")
 
-    def _take_completions(self, now: float) -> None:
+    def _take_completions(self) -> None:
         for completion in self._writer.completions():
             if isinstance(completion, ChainFound):
                 self._snapshots.chain_found(completion)
             elif not (isinstance(completion, LogRead) and self._log_reader.taken(completion)):
-                self._node.completed(completion, now)
+                self._node.completed(completion, clock())
 
     def _apply(self, now: float) -> None:
         batch = self._node.apply_some(self._care.entries_at_once(_APPLY_ENTRIES), now)

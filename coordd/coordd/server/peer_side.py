@@ -5,6 +5,8 @@ A message counts only if its key was believed (`links`), if it is of this cluste
 of this server.
 """
 
+from collections.abc import Callable
+
 from coordd.log_output import Log
 from coordd.messages.peer import Beats, Hello, PeerMessage, SnapshotChunk, SnapshotCredit, StateDigest, StateWanted
 from coordd.raft.events import SnapshotReceived
@@ -59,9 +61,12 @@ class PeerSide:
         """Keys that were told of once; only accepted keys get this far."""
         self._told_removed = False
 
-    def take_in(self, now: float) -> None:
-        """Messages that have come."""
-        for key, cluster, message in self._links.receive(_MESSAGES, _BYTES):
+    def take_in(self, clock: Callable[[], float]) -> None:
+        """Messages that have come. The clock is read when they are here: a promise not to vote lasts from then on, and a
+        process that stood still before must not count it from an earlier moment than its leader does (rule 60)."""
+        messages = self._links.receive(_MESSAGES, _BYTES)
+        now = clock()
+        for key, cluster, message in messages:
             self._take(key, cluster, message, now)
 
     def _take(self, key: str, cluster: str, message: PeerMessage, now: float) -> None:
