@@ -16,6 +16,7 @@ from coordd.types import Index, LogSlice, SnapshotMeta, Term
 from tests.raft.cluster import Cluster, piece, sid
 
 __all__ = [
+    "BOOT",
     "SESSION",
     "accepted",
     "append",

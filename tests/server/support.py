@@ -289,6 +289,7 @@ class World:
                 leader_commit,
                 0.0,
                 self.round - 1 if number == 2 else 0,
+                heard_in=self.node.raft.replica.boot,
             )
             self.node.receive(beat, self.now)
 
@@ -398,10 +399,10 @@ class Desk:
     def now(self) -> float:
         return self.world.now
 
-    # --- asking -------------------------------------------------------------------------------------------------------
     def clock(self) -> float:
         return self.world.now
 
+    # --- asking -------------------------------------------------------------------------------------------------------
 
     def put_in(self, body: Body, *, token: str = "", budget_ms: int = 10_000, connection: bytes = b"c") -> int:
         """A request waits at the socket."""

@@ -381,7 +381,7 @@ def test_rule_63_a_heartbeat_that_waited_in_a_buffer_makes_nothing_young(make_wo
     """This process slept; when it wakes the leader may be long gone, and its last words lie there, unread."""
     world = make_world(3)
     last = world.node.raft.replica.log.last
-    beats = [Heartbeat(5, world.peers[0], world.me, 1, last, n, last, 0.0, n - 1) for n in (1, 2, 3)]
+    beats = [Heartbeat(5, world.peers[0], world.me, 1, last, n, last, 0.0, n - 1, heard_in=1) for n in (1, 2, 3)]
     for beat in beats[:2]:
         world.node.receive(beat, world.now)
     world.settle()

@@ -107,6 +107,8 @@ class Heartbeat(Message, frozen=True, tag="hb"):
     """Seconds that the leader, by what it measures, advises to wait for it; 0: no advice."""
     rank: int = 0
     """Steps of priority among healthy voters before this follower: they are to campaign first."""
+    heard_in: int = 0
+    """Boot of the follower's life that gave the answer named by `heard`."""
 
 
 class HeartbeatResponse(Message, frozen=True, tag="hr"):

@@ -47,7 +47,7 @@ class Progress:
     commit_sent: Index = 0
     """The commit index it was last told."""
     acked_round: int = 0
-    """The newest heartbeat round it answered."""
+    """The newest heartbeat round it answered in this life."""
     promise: float = 0.0
     """For how long from that answer on it surely gives nobody else a vote, seconds."""
     priority: int = 0

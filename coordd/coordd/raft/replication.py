@@ -223,7 +223,8 @@ def heartbeat(r: Replica, leading: Leadership, now: float) -> None:
                 now - vouched_at if leader_commit else 0.0,
                 progress.acked_round,
                 election_timeout,
-                ranks.get(progress.peer, 0),
+                ranks[progress.peer],
+                progress.boot,
             )
         )
     reads.round_begun(r, leading, now)
@@ -267,7 +268,7 @@ def _progress_of(r: Replica, peer: ServerId, session: int, boot: int, now: float
     if progress.boot not in (0, boot):
         r.fact("peer restarted", peer=peer, match=progress.match)
         at = progress.match
-        progress.match = 0
+        progress.match = progress.acked_round = 0
         progress.caught_up = False
         progress.probe()
         progress.next = min(at, r.log.last) + 1
@@ -336,7 +337,7 @@ def _reject(r: Replica, message: AppendEntries) -> None:
 def handle_heartbeat(r: Replica, message: Heartbeat, now: float) -> None:
     r.timing.heard_leader(message.election_timeout)
     r.hear_leader(message.sender, now, message.rank)
-    r.freshness.heard(message, now)
+    r.freshness.heard(message, r.boot, now)
     # min with last: what this leader saw acknowledged may be gone if the disk lied, and must not become an assertion.
     if not r.installing:
         r.log.commit = max(r.log.commit, min(message.commit, r.log.last))
