@@ -194,6 +194,23 @@ def test_rule_25_deafness_lasts_as_long_as_the_present_timeout_and_never_less_th
     assert cluster.pending(sender="b") == []
 
 
+def test_rule_16_25_the_own_disk_makes_a_server_patient_but_not_deaf_for_longer() -> None:
+    """Nobody else's timer knows of it: with a voter of three gone, the others could not elect anybody until it has ended."""
+    cluster = Cluster()
+    server = cluster["b"].replica
+    now = writes(server.timing, 0.2)
+    assert server.election_timeout == pytest.approx(1.05)
+    cluster.now = max(cluster.now, now)
+    cluster.receive(Heartbeat(1, sid("a"), sid("b"), SESSION, 0, 1, election_timeout=0.6))
+    assert server.election_due >= cluster.now + 1.05
+    for seconds, answered in ((0.59, False), (0.02, True)):
+        cluster.advance(seconds)
+        cluster.network.clear()
+        cluster.receive(request(2, "c", "b", pre=True))
+        cluster.persist("b")
+        assert bool(cluster.pending(sender="b")) is answered
+
+
 def test_rule_59_a_longer_timeout_makes_no_longer_lease() -> None:
     """A follower that starts again remembers no longer promise than its settings' floor."""
     cluster = Cluster()

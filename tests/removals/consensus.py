@@ -332,6 +332,13 @@ ELECTED: tuple[Removal, ...] = (
         ELECTIONS + "test_rule_16_the_timer_is_never_shorter_than_the_time_for_which_others_are_deaf",
     ),
     gone(
+        16,
+        "raft.timing:Timing._decide",
+        "self._fitting(self._told)",
+        "self._fitting(max(self._told, self._disk_wants))",
+        TIMING + "test_rule_16_25_the_own_disk_makes_a_server_patient_but_not_deaf_for_longer",
+    ),
+    gone(
         17,
         "raft.election:handle_request",
         "    if not granted:",
@@ -462,7 +469,7 @@ ELECTED: tuple[Removal, ...] = (
     gone(
         25,
         "raft.election:is_deaf",
-        "r.leader_contact + r.election_timeout",
+        "r.leader_contact + r.timing.deaf_for",
         "r.leader_contact + r.settings.election_timeout",
         TIMING + "test_rule_25_deafness_lasts_as_long_as_the_present_timeout_and_never_less_than_the_floor",
     ),

@@ -70,14 +70,14 @@ def handle_timeout_now(r: Replica, message: TimeoutNow, now: float) -> None:
 
 
 def is_deaf(r: Replica, message: RequestVote, now: float) -> bool:
-    """Whoever heard a leader less than an election timeout ago gives no vote (rule 25), unless the leader itself asks or
+    """Whoever heard a leader less than its election timeout ago gives no vote (rule 25), unless the leader itself asks or
     ordered it (24, 88). It is a promise in time, on which the leader's lease rests: it holds whatever was learned since of
     terms and leaders, and for one election timeout after a restart, which may have forgotten it (61)."""
     if message.transfer:
         return False
     if now < r.deaf_until or r.role is Role.LEADER:
         return True
-    return r.last_leader != message.sender and now < r.leader_contact + r.election_timeout
+    return r.last_leader != message.sender and now < r.leader_contact + r.timing.deaf_for
 
 
 def handle_request(r: Replica, message: RequestVote, now: float) -> None:

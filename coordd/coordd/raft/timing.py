@@ -7,9 +7,10 @@ disk wants. What is told rises at once and falls only after less was wanted for 
 counts them any more show a candidate that its timer was too short; it is more patient until it hears a leader.
 
 No safety rests on any of this. Leases count on the floor alone, and whoever promises a leader not to vote keeps the promise for
-the present timeout, which is never below the floor (rules 25, 59).
+what the leader told, and never for less than the floor (rules 25, 59). What the own disk wants makes nobody deaf for longer:
+the others' timers don't know of it, and would run out again and again before this server listens (rule 16).
 
-Invariant: floor <= election_timeout <= ceiling. Times are monotonic seconds.
+Invariant: floor <= deaf_for <= election_timeout <= ceiling. Times are monotonic seconds.
 """
 
 import math
@@ -43,6 +44,8 @@ class Timing:
         self._interval = interval
         self.election_timeout = floor
         """The present one."""
+        self.deaf_for = floor
+        """Whoever heard a leader gives nobody else a vote for so long."""
         self._told = floor
         """By the leader; a leader goes on from what it was told before."""
         self._lower_since: float | None = None
@@ -123,6 +126,7 @@ class Timing:
     # --- what follows -------------------------------------------------------------------------------------------------
 
     def _decide(self) -> None:
+        self.deaf_for = self._fitting(self._told)
         self.election_timeout = self._fitting(max(self._told, self._disk_wants, self._patience))
 
     def _fitting(self, wanted: float) -> float:
