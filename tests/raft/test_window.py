@@ -171,3 +171,18 @@ def test_rule_47_an_append_that_stays_unanswered_ends_the_stream() -> None:
     cluster.settle()
     assert leader.progress("b").match == 4
     assert cluster["b"].entries() == leader.entries()
+
+
+def test_rule_46_an_acknowledgement_of_what_was_sent_twice_measures_nothing() -> None:
+    """It may be for the first time: then the way seems shorter than any, and everything after it a queue."""
+    stream = Stream(window())
+    assert stream.grown() == 64
+    stream.fill()
+    sent = range(stream.index - 63, stream.index + 1)
+    stream.now += WAY - 0.0002
+    stream.window.clear()
+    for index in sent:
+        stream.window.sent(index, 1000, stream.now)
+    stream.now += 0.0002
+    stream.window.acknowledged(stream.index, stream.now)
+    assert {stream.trip(WAY) for _ in range(10)} == {64}

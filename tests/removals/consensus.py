@@ -758,6 +758,13 @@ REPLICATED: tuple[Removal, ...] = (
         WINDOW + "test_rule_46_a_way_that_became_longer_is_learned_and_the_own_queue_is_not_taken_for_it",
     ),
     gone(
+        46,
+        "raft.window:Window.acknowledged",
+        "if last > self._cleared_to:",
+        "if last:",
+        WINDOW + "test_rule_46_an_acknowledgement_of_what_was_sent_twice_measures_nothing",
+    ),
+    gone(
         47,
         "raft.leadership:_give_up_overdue",
         "progress.probe()",

@@ -37,6 +37,7 @@ class Window:
     __slots__ = (
         "_base",
         "_bytes",
+        "_cleared_to",
         "_doubling",
         "_forget_at",
         "_held",
@@ -62,6 +63,9 @@ class Window:
         self._slots: deque[tuple[Index, int, float]] = deque()
         """(last index, bytes, when it was sent) of each append not yet acknowledged."""
         self._bytes = 0
+        self._cleared_to: Index = 0
+        """What was on its way when the window was cleared went up to here. An acknowledgement of it, when it has been sent
+        again, may be for the first time, and measures nothing (as Karn's rule has it for TCP)."""
         self._held = False
         """In this round entries had to wait for room."""
         self._doubling = True
@@ -96,11 +100,11 @@ class Window:
 
     def acknowledged(self, index: Index, now: float) -> None:
         """The follower holds everything up to `index`."""
-        sent = None
+        last, sent = 0, 0.0
         while self._slots and self._slots[0][0] <= index:
-            _, size, sent = self._slots.popleft()
+            last, size, sent = self._slots.popleft()
             self._bytes -= size
-        if sent is not None:
+        if last > self._cleared_to:
             self._quickest = min(self._quickest, now - sent)
             if sent >= self._round_began:
                 self._end_round(now)
@@ -111,6 +115,8 @@ class Window:
 
     def clear(self) -> None:
         """What is on its way counts no more; what was learned stays."""
+        if self._slots:
+            self._cleared_to = max(self._cleared_to, self._slots[-1][0])
         self._slots.clear()
         self._bytes = 0
 
