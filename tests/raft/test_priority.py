@@ -65,6 +65,13 @@ def test_who_is_silent_or_no_voter_is_not_waited_for() -> None:
     assert ranks(cluster)["c"] == 0
 
 
+def test_who_is_not_heard_waits_for_the_preferred_all_the_same() -> None:
+    cluster = led_by("a", {"a": 9, "b": 5, "c": 3})
+    cluster.cut.add((sid("c"), sid("a")))
+    cluster.run(2 * T)
+    assert ranks(cluster) == {"a": 0, "b": 0, "c": 1}
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_the_preferred_follower_is_elected(seed: int) -> None:
     cluster = Cluster(tuple("abcde"), priorities={"a": 9, "d": 5}, seed=seed)

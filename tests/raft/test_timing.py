@@ -268,6 +268,20 @@ def test_a_vote_that_comes_too_late_makes_a_candidate_patient_until_it_hears_a_l
     assert candidate.replica.election_timeout == FLOOR
 
 
+def test_a_vote_for_what_an_earlier_life_asked_teaches_nothing() -> None:
+    cluster = Cluster()
+    candidate = cluster.stand("b")
+    term = candidate.replica.term
+    cluster.persist("b")
+    cluster.crash("b")
+    cluster.restart("b")
+    candidate = cluster["b"]
+    cluster.campaign("b")
+    assert (candidate.role, candidate.replica.vote) == (Role.PRE_CANDIDATE, candidate.id)
+    cluster.receive(grant(term, "a", "b"))
+    assert candidate.replica.election_timeout == FLOOR
+
+
 def test_votes_of_others_campaigns_teach_nothing() -> None:
     cluster = Cluster(terms={"b": 1})
     candidate = cluster["b"]

@@ -41,7 +41,7 @@ STATE_KEPT: tuple[Removal, ...] = (
     gone(
         2,
         "raft.election:own_vote_durable",
-        "r.persisted >= r.vote_sequence and ",
+        "r.persisted >= r.sequence and ",
         "",
         PERSISTENCE + "test_rule_2_an_earlier_write_does_not_make_the_own_vote_durable",
     ),

@@ -19,7 +19,7 @@ def tick(r: Replica, now: float) -> None:
     if now < r.election_due:
         return
     r.reset_election(now)
-    if r.role is Role.CANDIDATE and r.persisted < r.vote_sequence:
+    if r.role is Role.CANDIDATE and r.persisted < r.sequence:
         return  # nobody was asked yet: the disk has not taken the vote, and a newer term would only wait behind it
     if _promotable(r):
         _ask_ahead(r, now)
@@ -56,8 +56,9 @@ def _ask_all(r: Replica, term: Term, *, pre: bool) -> None:
 
 
 def own_vote_durable(r: Replica, now: float) -> None:
-    """The vote for ourselves counts like any other: only when it can't be forgotten (rule 2)."""
-    if r.role is Role.CANDIDATE and r.persisted >= r.vote_sequence and r.me not in r.votes:
+    """The vote for ourselves counts like any other: only when it can't be forgotten (rule 2). A candidate writes nothing
+    after it."""
+    if r.role is Role.CANDIDATE and r.persisted >= r.sequence and r.me not in r.votes:
         r.votes[r.me] = True
         _decide(r, now)
 

@@ -17,10 +17,8 @@ _RETRY = 6
 
 
 def ranks(r: Replica, leading: Leadership, now: float) -> dict[ServerId, int]:
-    """For each follower before which others are preferred: how many steps of priority there are among those."""
+    """For each follower: how many steps of priority there are among healthy voters before it."""
     there = {progress.priority for progress in r.healthy_voters(leading, now)}
-    if len(there) < 2:
-        return {}
     return {peer: sum(priority > progress.priority for priority in there) for peer, progress in leading.peers.items()}
 
 

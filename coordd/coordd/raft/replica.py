@@ -108,8 +108,6 @@ class Replica:
         """Number of the last write handed over."""
         self.persisted = 0
         """Number of the last write known to be durable."""
-        self.vote_sequence = 0
-        """The write that carries the vote for ourselves: it counts once that one is durable (rule 2)."""
 
         # Configurations: (index, configuration) of the base, if it has one, and of each such entry behind it
         self.configurations: list[tuple[Index, Configuration]] = []
@@ -134,8 +132,8 @@ class Replica:
         self.election_due = float("inf")
         self.deaf_until = float("-inf")
         """A restarted server gives no vote for one election timeout: it may have promised a leader its lease (rule 61)."""
-        self.asked_at = float("-inf")
-        """When votes were last asked for in earnest."""
+        self.asked_at = float("inf")
+        """When this life last asked for votes in earnest."""
         self.votes: dict[ServerId, bool] = {}
         self.transfer_campaign = False
         """This campaign was ordered by the leader: votes are asked for although a leader is known (rule 88)."""
@@ -301,8 +299,6 @@ class Replica:
             return
         self.sequence += 1
         self.timing.handed_over(self.sequence, now)
-        if moved and self.vote == self.me:
-            self.vote_sequence = self.sequence
         self.saved = hard_state
         self.out.write = LogWrite(self.sequence, hard_state, self.log.take_unsaved(self.sequence), True)
 
