@@ -13,6 +13,7 @@ from coordd.server import scrubbing as module
 from coordd.server.scrubbing import Scrubbing
 from coordd.server.settings import ServerSettings, StorageSettings
 from coordd.server.state_care import StateCare
+from coordd.types import ServerId
 from tests.server.conftest import MakeWorld
 from tests.server.support import World
 from tests.server.test_node import append
@@ -195,6 +196,7 @@ class Care:
             storage=StorageSettings(compare_every_entries=every),
         )
         self.care = StateCare(
+            me=world.me,
             node=world.node,
             helper=cast(Any, Bench()),
             store=world.files,
@@ -251,6 +253,20 @@ def test_a_majority_against_it_takes_the_state_out_of_use(make_world: MakeWorld)
     care.care.heard(second, care.world.now)
     assert not care.world.node.has_state
     assert care.world.observed.digests_differed == 1
+
+
+def test_it_knows_its_own_digests_though_it_is_made_before_the_core_knows_its_name(make_world: MakeWorld) -> None:
+    """As in the daemon, where nobody was ever found to be wrong."""
+    world = make_world(3)
+    replica = world.node.raft.replica
+    known, replica.me = replica.me, ServerId("")
+    care = Care(world)
+    replica.me = known
+    care.write(40)
+    mine = care.sent[-1]
+    for peer in world.peers:
+        care.care.heard(StateDigest(peer, world.me, mine.index, mine.kind, b"another"), world.now)
+    assert not world.node.has_state
 
 
 def test_what_others_say_of_another_kind_or_without_a_say_counts_for_nothing(make_world: MakeWorld) -> None:

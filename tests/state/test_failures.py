@@ -51,6 +51,15 @@ def test_a_text_that_is_no_text_is_damage(tmp_path: Path) -> None:
         examine(str(tmp_path / "state.db"))
 
 
+def test_a_column_that_is_not_there_any_more_is_damage(tmp_path: Path) -> None:
+    """Likewise."""
+    path = tmp_path / "state.db"
+    World(str(path)).close()
+    path.write_bytes(path.read_bytes().replace(b"applied_term", b"applied_tdrm"))
+    with pytest.raises(DamagedError, match=r"table meta .* is damaged"):
+        examine(str(path))
+
+
 def test_a_page_that_makes_no_sense_when_it_is_read_has_a_name(tmp_path: Path) -> None:
     """Of a state that is larger than its cache: its pages were verified at the start, and are read again."""
     world = World(str(tmp_path / "state.db"))

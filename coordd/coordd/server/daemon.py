@@ -264,6 +264,7 @@ class Daemon:
 
     def _make_care(self) -> StateCare:
         return StateCare(
+            me=self._me,
             node=self._node,
             helper=self._helper,
             store=self._files,

@@ -19,7 +19,7 @@ from coordd.server.settings import ServerSettings
 from coordd.server.upkeep import Upkeep
 from coordd.state.schema import SCHEMA_VERSION
 from coordd.storage.snapshot_store import SnapshotStore
-from coordd.types import Index
+from coordd.types import Index, ServerId
 
 __all__ = ["StateCare"]
 
@@ -28,11 +28,12 @@ _DIGEST_BYTES = 16
 
 
 class StateCare:
-    """Mutable; one per server."""
+    """Mutable; one per server, made before its node starts: the core does not know yet who it is."""
 
     def __init__(
         self,
         *,
+        me: ServerId,
         node: Node,
         helper: Helper,
         store: SnapshotStore,
@@ -43,6 +44,7 @@ class StateCare:
         log: Log,
         clock: Callable[[], float],
     ) -> None:
+        self._me = me
         self._node = node
         self._send = send
         self._observed = observed
@@ -50,7 +52,7 @@ class StateCare:
         self._every = settings.storage.compare_every_entries
         self._state_file = node.state_file
         replica = node.raft.replica
-        self._comparison = Comparison(replica.me, lambda holds: has_quorum(replica.halves, holds))
+        self._comparison = Comparison(me, lambda holds: has_quorum(replica.halves, holds))
         self._upkeep = Upkeep(
             node=node,
             helper=helper,
@@ -104,7 +106,7 @@ class StateCare:
     # --- comparison ---------------------------------------------------------------------------------------------------
 
     def _compare(self, index: Index, now: float) -> None:
-        me, configuration = self._node.raft.replica.me, self._node.configuration
+        me, configuration = self._me, self._node.configuration
         if self._state_file != self._node.state_file:
             self._state_file = self._node.state_file
             self._comparison.forget_own()

@@ -19,6 +19,8 @@ def storage_error(error: sqlite3.Error, what: str = "the replicated state", done
         return DiskFullError(f"no space left for {what}: free some, nothing was changed")
     # Without a name it comes from the module and not from SQLite: a text that is no UTF-8.
     undecodable = not name and "decode" in str(error)
-    if undecodable or name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+    # All statements fit the schema, so a table or column that is not there was there when it was written.
+    garbled = done == "read" and name == "SQLITE_ERROR"
+    if undecodable or garbled or name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
         return DamagedError(f"{what} is damaged ({error}): restart the server, which then fetches it from another one")
     return StorageError(f"{what} can't be {done} ({error}): check the disk, then restart")
