@@ -1,16 +1,19 @@
 """Which error stands for what SQLite says."""
 
+import random
 import sqlite3
+from collections import Counter
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from coordd.errors import DamagedError, DiskFullError, StorageError
+from coordd.errors import DamagedError, DiskFullError, StorageError, UnsupportedError
 from coordd.messages.command import KvPut
 from coordd.messages.query import KvList
 from coordd.state.failures import storage_error
-from coordd.state.machine import examine
+from coordd.state.machine import Machine, examine
+from tests.state import recording
 from tests.state.world import World
 
 
@@ -39,15 +42,23 @@ def test_what_makes_no_sense_is_damage_and_what_can_not_be_read_is_not() -> None
     assert isinstance(storage_error(error, "it"), DamagedError)
 
 
-def test_a_text_that_is_no_text_is_damage(tmp_path: Path) -> None:
-    """Found by seed 1969: a flipped bit made a byte that is no UTF-8; the server ended at each start and was not refilled."""
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE meta SET configuration = CAST(x'7bff7d' AS TEXT)",
+        "UPDATE meta SET feature_level = 'one'",
+        "UPDATE meta SET feature_level = 257",
+    ],
+)
+def test_rows_that_make_no_sense_are_damage_and_nothing_else(tmp_path: Path, damage: str) -> None:
+    """The first was found by seed 1969: a server with such a flipped bit ended at each start, and was not refilled."""
     world = World(str(tmp_path / "state.db"))
     world.done(KvPut("key", b"value"))
     world.close()
     with closing(sqlite3.connect(tmp_path / "state.db")) as connection:
-        connection.execute("UPDATE meta SET configuration = CAST(x'7bff7d' AS TEXT)")
+        connection.execute(damage)
         connection.commit()
-    with pytest.raises(DamagedError, match=r"table meta .* is damaged"):
+    with pytest.raises(DamagedError, match=r"damaged|can't be read as replicated state"):
         examine(str(tmp_path / "state.db"))
 
 
@@ -58,6 +69,37 @@ def test_a_column_that_is_not_there_any_more_is_damage(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b"applied_term", b"applied_tdrm"))
     with pytest.raises(DamagedError, match=r"table meta .* is damaged"):
         examine(str(path))
+
+
+def test_a_bit_flipped_anywhere_is_damage_or_changes_nothing(tmp_path: Path) -> None:
+    """Of a file with rows in every table. A format that is another is refused as well."""
+    written = tmp_path / "written.db"
+    machine = Machine.open(str(written))
+    machine.apply(1, list(recording.log()))
+    digest = machine.digest
+    machine.checkpoint()
+    content = written.read_bytes()
+    machine.close()
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    rng, flipped = random.Random(seed), tmp_path / "flipped.db"
+    occupied = [place for place, byte in enumerate(content) if byte]
+    outcomes: Counter[str] = Counter()
+    for _ in range(300):
+        place = rng.choice(occupied)
+        flipped.write_bytes(content[:place] + bytes([content[place] ^ 1 << rng.randrange(8)]) + content[place + 1 :])
+        try:
+            examine(str(flipped))
+        except (DamagedError, UnsupportedError) as error:
+            outcomes[type(error).__name__] += 1
+        else:
+            outcomes["harmless"] += 1
+            again = Machine.open(str(flipped), examined=True)
+            assert (again.digest, again.applied) == (digest, machine.applied)
+            again.close()
+            for side in tmp_path.glob("flipped.db-*"):
+                side.unlink()
+    assert outcomes["DamagedError"] > 100, outcomes
 
 
 def test_a_page_that_makes_no_sense_when_it_is_read_has_a_name(tmp_path: Path) -> None:

@@ -370,8 +370,8 @@ def _check(path: str, machine: Machine) -> None:
         return
     require_format(path, version)
     machine._load()
+    _demand_whole(path, machine)  # first: a level that is damaged asks for no other version
     require_supported(path, machine.feature_level)
-    _demand_whole(path, machine)
 
 
 def _demand_whole(path: str, machine: Machine) -> None:
@@ -407,7 +407,7 @@ def _closed_on_error(path: str, connection: sqlite3.Connection) -> Iterator[None
     """What goes wrong while opening has one of two names."""
     try:
         yield
-    except (sqlite3.Error, ValueError, KeyError, msgspec.MsgspecError) as error:
+    except (sqlite3.Error, TypeError, ValueError, KeyError, msgspec.MsgspecError) as error:
         connection.close()
         name = getattr(error, "sqlite_errorname", "SQLITE_CORRUPT")
         if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_ERROR")):
