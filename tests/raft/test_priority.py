@@ -65,6 +65,14 @@ def test_who_is_silent_or_no_voter_is_not_waited_for() -> None:
     assert ranks(cluster)["c"] == 0
 
 
+def test_who_has_not_said_its_priority_yet_is_not_taken_for_the_least() -> None:
+    cluster = Cluster(priorities=dict.fromkeys("abc", 7))
+    cluster.lead("a")
+    cluster.cut.add((sid("c"), sid("a")))
+    cluster.run(2 * T)
+    assert set(ranks(cluster).values()) == {0}
+
+
 def test_who_is_not_heard_waits_for_the_preferred_all_the_same() -> None:
     cluster = led_by("a", {"a": 9, "b": 5, "c": 3})
     cluster.cut.add((sid("c"), sid("a")))

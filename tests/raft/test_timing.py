@@ -65,6 +65,8 @@ def test_it_never_leaves_its_bounds(slow: float) -> None:
     assert FLOOR <= subject.election_timeout <= CEILING
     subject.heard_leader(slow)
     assert FLOOR <= subject.election_timeout <= CEILING
+    subject.took_office()
+    assert FLOOR <= subject.announce(0.0) <= CEILING
     subject.heard_leader(0.000_001)
     assert subject.election_timeout == FLOOR
     assert Timing(FLOOR, 0.1, BEAT).announce(0.0) == FLOOR

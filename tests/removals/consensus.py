@@ -334,8 +334,8 @@ ELECTED: tuple[Removal, ...] = (
     gone(
         16,
         "raft.timing:Timing._decide",
-        "self._fitting(self._told)",
-        "self._fitting(max(self._told, self._disk_wants))",
+        "self.deaf_for = self._told",
+        "self.deaf_for = self._fitting(max(self._told, self._disk_wants))",
         TIMING + "test_rule_16_25_the_own_disk_makes_a_server_patient_but_not_deaf_for_longer",
     ),
     gone(

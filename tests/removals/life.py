@@ -417,6 +417,13 @@ HANDED_OVER: tuple[Removal, ...] = (
     ),
     gone(
         90,
+        "raft.replication:_track",
+        "priority=settings.priority",
+        "priority=0",
+        "raft/test_priority.py::test_who_has_not_said_its_priority_yet_is_not_taken_for_the_least",
+    ),
+    gone(
+        90,
         "raft.leadership:_best_successor",
         "max(able)",
         "min(able)",

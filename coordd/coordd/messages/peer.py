@@ -80,7 +80,7 @@ class AppendResponse(Message, frozen=True, tag="ar"):
 
     session: int
     boot: int
-    """Drawn at each start of the follower: a new one makes the leader probe again, since un-synced entries may be gone."""
+    """Number of the follower's start: a new one makes the leader probe again, since un-synced entries may be gone."""
     index: Index
     rejected: Index | None = None
     hint_term: Term = 0

@@ -51,7 +51,7 @@ class Progress:
     promise: float = 0.0
     """For how long from that answer on it surely gives nobody else a vote, seconds."""
     priority: int = 0
-    """As it says itself."""
+    """As it says itself; until its first answer the leader's own, which prefers nobody."""
     preferred_since: float | None = None
     """Since when it could take over and has a higher priority than the leader."""
     refilling: bool = False

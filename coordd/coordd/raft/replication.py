@@ -77,7 +77,14 @@ def _track(r: Replica, leading: Leadership, peer: ServerId, now: float) -> Progr
     )
     last = r.log.last
     leading.peers[peer] = progress = Progress(
-        peer, r.sessions, next=last + 1, contact=now, window=window, catch_up_target=last, catch_up_since=now
+        peer,
+        r.sessions,
+        next=last + 1,
+        contact=now,
+        window=window,
+        priority=settings.priority,
+        catch_up_target=last,
+        catch_up_since=now,
     )
     return progress
 

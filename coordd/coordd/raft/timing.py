@@ -30,7 +30,8 @@ _TRIPS_KEPT, _TRIPS_LEAST = 16, 4
 _TYPICAL = 0.75
 _WRITES_KEPT = 200
 _WRITES_LEAST = 20
-"""Fewer durations say nothing about the slowest of a hundred."""
+"""Fewer durations say nothing. Up to a hundred it is the slowest of all that counts: one election costs a server a write or
+two, and a slow disk should not have to see fifty of them before it is believed."""
 _LOOK_EVERY = 8
 
 
@@ -115,7 +116,7 @@ class Timing:
         """Follower: the leader's word, 0 if it said nothing of it."""
         self._patience = 0.0
         if told:
-            self._told = told
+            self._told = self._fitting(told)
         self._decide()
 
     def late_vote(self, after: float) -> None:
@@ -126,7 +127,7 @@ class Timing:
     # --- what follows -------------------------------------------------------------------------------------------------
 
     def _decide(self) -> None:
-        self.deaf_for = self._fitting(self._told)
+        self.deaf_for = self._told
         self.election_timeout = self._fitting(max(self._told, self._disk_wants, self._patience))
 
     def _fitting(self, wanted: float) -> float:
