@@ -119,3 +119,19 @@ def test_a_wrong_row_is_noticed() -> None:
     (bare,) = read_rows("| 8 | A rule. | — |  Something |")
     with pytest.raises(AssertionError):
         test_a_rule_without_a_test_says_why(bare)
+
+
+def test_the_table_of_the_core_names_the_rules_that_live_in_each_module() -> None:
+    lives: dict[str, set[int]] = {}
+    for row in ROWS:
+        for module, _ in row.places:
+            lives.setdefault(module, set()).add(row.number)
+    told: dict[str, set[int]] = {}
+    for line in (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split(" | ")]
+        if len(cells) == 3 and re.fullmatch(r"[0-9, ]+", cells[2]):
+            modules = "raft." + "+".join(re.findall(r"`(\w+)\.py`", cells[0]))
+            told[modules] = {int(number) for number in cells[2].split(",")}
+    in_core = {module: rules for module, rules in lives.items() if module.startswith("raft.")}
+    in_core["raft.replication+progress"] = in_core.pop("raft.replication") | in_core.pop("raft.progress", set())
+    assert told == in_core
