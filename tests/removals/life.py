@@ -314,7 +314,7 @@ SHORTENED: tuple[Removal, ...] = (
     gone(
         84,
         "server.snapshots:Snapshots.turn",
-        "if now - transfer.progress_at > self._idle_seconds:",
+        "if now - transfer.progress_at > patience:",
         "if False:",
         "server/test_snapshots.py::test_without_progress_it_is_given_up",
     ),

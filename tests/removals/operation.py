@@ -165,6 +165,13 @@ BESIDE: tuple[Removal, ...] = (
         _SNAPSHOTS + "test_rule_82_who_waits_for_another_is_not_given_up_and_gets_the_place_of_one_that_stands_still",
     ),
     gone(
+        82,
+        "server.snapshots:Snapshots.turn",
+        "min(self._idle_seconds, _GIVE_WAY_SECONDS) if others_wait else self._idle_seconds",
+        "self._idle_seconds",
+        _SNAPSHOTS + "test_rule_82_who_waits_for_another_is_not_given_up_and_gets_the_place_of_one_that_stands_still",
+    ),
+    gone(
         83,
         "server.log_reader:LogReader.turn",
         "self._looked_behind == log.base_index and",

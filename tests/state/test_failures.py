@@ -3,6 +3,7 @@
 import random
 import sqlite3
 from collections import Counter
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -11,8 +12,10 @@ import pytest
 from coordd.errors import DamagedError, DiskFullError, StorageError, UnsupportedError
 from coordd.messages.command import KvPut
 from coordd.messages.query import KvList
+from coordd.state.checkpoint import checkpoint_file
 from coordd.state.failures import storage_error
 from coordd.state.machine import Machine, examine
+from coordd.state.scrub import find_fault
 from tests.state import recording
 from tests.state.world import World
 
@@ -69,6 +72,23 @@ def test_a_column_that_is_not_there_any_more_is_damage(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b"applied_term", b"applied_tdrm"))
     with pytest.raises(DamagedError, match=r"table meta .* is damaged"):
         examine(str(path))
+
+
+@pytest.mark.parametrize("use", [lambda path: examine(str(path)), find_fault, checkpoint_file])
+def test_words_about_a_damaged_schema_that_are_no_text_are_damage(
+    tmp_path: Path, use: Callable[[Path], object]
+) -> None:
+    """Found by seed 2077: what SQLite says of the schema repeats a byte of it that is no UTF-8, and Python stumbles over it."""
+    path = tmp_path / "state.db"
+    world = World(str(path))
+    world.machine.checkpoint()
+    path.write_bytes(path.read_bytes().replace(b"CREATE TABLE kv (key", b"CREATE TABLE kv (\xe5'\xe5"))
+    (tmp_path / "state.db-wal").unlink()
+    if use is find_fault:
+        assert find_fault(path)
+    else:
+        with pytest.raises(DamagedError):
+            use(path)
 
 
 def test_a_bit_flipped_anywhere_is_damage_or_changes_nothing(tmp_path: Path) -> None:

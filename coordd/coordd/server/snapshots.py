@@ -8,8 +8,8 @@ another file. Receiver: takes chunks only of the transfer that its core expects.
 verifying run on a helper thread or in slices.
 
 Limits: one build at a time, one transfer for each follower, to so many of them at once as the settings say, all together
-no faster than the store's pace; one incoming transfer. A transfer without progress for `idle_seconds` is given up, and the
-next one begins; the core asks again when the follower shows life.
+no faster than the store's pace; one incoming transfer. A transfer without progress for `idle_seconds` is given up, sooner
+if others wait for its place, and the next one begins; the core asks again when the follower shows life.
 """
 
 import itertools
@@ -33,6 +33,9 @@ from coordd.types import ServerId, SnapshotMeta, Term
 __all__ = ["Snapshots"]
 
 _IDLE_SECONDS = 30.0
+_GIVE_WAY_SECONDS = 2.0
+"""Likewise while others wait: one who is away must not keep a snapshot from those whose copies a commit needs. It goes on
+where it stopped when it comes back."""
 _REPEAT_SECONDS = 0.5
 """Without a credit for so long the announcement is repeated."""
 _KEEP_SECONDS = 60.0
@@ -253,12 +256,14 @@ class Snapshots:
         self._needed_at = now
         for transfer in itertools.islice(self._transfers.values(), self._receivers, None):
             transfer.progress_at = now  # it waits for others, not for its follower
+        others_wait = len(self._transfers) > self._receivers
+        patience = min(self._idle_seconds, _GIVE_WAY_SECONDS) if others_wait else self._idle_seconds
         for peer, transfer in self._under_way():
             if self._snapshot.index < transfer.order.at_least:
                 if not self._building:
                     self._build()
                 return
-            if now - transfer.progress_at > self._idle_seconds:
+            if now - transfer.progress_at > patience:
                 self._give_up(peer, transfer)
             else:
                 self._push(peer, transfer, self._snapshot, self._file, now)

@@ -7,7 +7,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from coordd.state.failures import storage_error
+from coordd.state.failures import FAILURES, storage_error
 
 __all__ = ["checkpoint_file"]
 
@@ -20,5 +20,5 @@ def checkpoint_file(path: Path) -> None:
             sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None)
         ) as connection:
             connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-    except sqlite3.Error as error:
+    except FAILURES as error:
         raise storage_error(error, str(path)) from error

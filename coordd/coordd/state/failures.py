@@ -8,10 +8,13 @@ import sqlite3
 
 from coordd.errors import DamagedError, DiskFullError, StorageError
 
-__all__ = ["storage_error"]
+__all__ = ["FAILURES", "storage_error"]
+
+FAILURES = (sqlite3.Error, UnicodeDecodeError)
+"""What the sqlite3 module raises; the second where SQLite's own words about a damaged schema repeat bytes that are no text."""
 
 
-def storage_error(error: sqlite3.Error, what: str = "the replicated state", done: str = "written") -> StorageError:
+def storage_error(error: Exception, what: str = "the replicated state", done: str = "written") -> StorageError:
     """DiskFullError if there was no space and nothing was changed. After any other one this state must not be used any more;
     DamagedError if SQLite can't make sense of what it has read."""
     name = getattr(error, "sqlite_errorname", "")

@@ -38,7 +38,7 @@ from coordd.state.acl import Authorizers
 from coordd.state.clients import Clients
 from coordd.state.commands import Commands
 from coordd.state.digest import MODULUS
-from coordd.state.failures import storage_error
+from coordd.state.failures import FAILURES, storage_error
 from coordd.state.levels import require_format, require_supported
 from coordd.state.limits import Limits, Refused
 from coordd.state.permissions import Permission
@@ -134,7 +134,7 @@ class Machine:
             self._connection.execute("COMMIT")
         except BaseException as error:
             self._roll_back()
-            if isinstance(error, sqlite3.Error):
+            if isinstance(error, FAILURES):
                 raise storage_error(error) from error
             raise
         self.changes = rows.changes
@@ -284,7 +284,7 @@ class Machine:
         """Sync the file. True if nothing is left in the WAL that is not in the file. Never waits for readers."""
         try:
             busy, frames, copied = self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-        except sqlite3.Error as error:
+        except FAILURES as error:
             raise storage_error(error) from error
         return bool(busy == 0 and frames == copied)
 

@@ -92,7 +92,7 @@ def find_fault(path: Path) -> str:
     try:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
             return fault_of(connection)
-    except sqlite3.DatabaseError as error:
+    except _BAD as error:
         return _fault(path, error)
 
 

@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 from coordd.errors import InvariantError
 from coordd.state.digest import MODULUS, row_hash
-from coordd.state.failures import storage_error
+from coordd.state.failures import FAILURES, storage_error
 from coordd.state.schema import create_table
 
 __all__ = ["CACHED_ROWS", "Key", "SqlValue", "Table"]
@@ -155,7 +155,7 @@ class Table(Generic[Row]):
     def _read(self, sql: str, parameters: Sequence[SqlValue]) -> list[tuple[Any, ...]]:
         try:
             return self._connection.execute(sql, parameters).fetchall()
-        except sqlite3.Error as error:
+        except FAILURES as error:
             raise storage_error(error, f"table {self.name} of the replicated state", "read") from error
 
     def _remember(self, key: Key, row: Row | None) -> None:
