@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from coordd.errors import DamagedError, DiskFullError, StorageError, UnsupportedError
-from coordd.messages.command import KvPut
-from coordd.messages.query import KvList
+from coordd.messages.command import KvPut, Register, RegisterClient, ServiceDefinition
+from coordd.messages.query import KvList, ServiceHealth
 from coordd.state.checkpoint import checkpoint_file
 from coordd.state.failures import storage_error
 from coordd.state.machine import Machine, examine
@@ -89,6 +89,29 @@ def test_words_about_a_damaged_schema_that_are_no_text_are_damage(
     else:
         with pytest.raises(DamagedError):
             use(path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "act"),
+    [
+        ("UPDATE clients SET replies = '{'", lambda world: world.run(KvPut("key", b"2"), client=1, number=2)),
+        ("UPDATE services SET meta = '{'", lambda world: world.ask(ServiceHealth("web"))),
+        ("DROP TABLE digests", lambda world: world.run(KvPut("key", b"2"))),
+    ],
+)
+def test_damage_that_is_met_in_use_has_a_name(damage: str, act: Callable[[World], object]) -> None:
+    """It ends the process; the next start finds it, and another server sends a whole state."""
+    world = World()
+    world.done(RegisterClient("a", 1))
+    world.run(KvPut("key", b"1"), client=1, number=1)
+    world.done(Register("n1", "10.0.0.1", services=(ServiceDefinition("web1", "web"),)))
+    world.machine._connection.execute(damage)
+    world.machine._clients.forget()
+    for table in world.machine._rows.tables:
+        table.forget()
+    with pytest.raises(StorageError, match=r"damaged|no such table"):
+        act(world)
+    world.close()
 
 
 def test_a_bit_flipped_anywhere_is_damage_or_changes_nothing(tmp_path: Path) -> None:

@@ -6,12 +6,15 @@ write, and would report success the next time.
 
 import sqlite3
 
+import msgspec
+
 from coordd.errors import DamagedError, DiskFullError, StorageError
 
 __all__ = ["FAILURES", "storage_error"]
 
-FAILURES = (sqlite3.Error, UnicodeDecodeError)
-"""What the sqlite3 module raises; the second where SQLite's own words about a damaged schema repeat bytes that are no text."""
+FAILURES = (sqlite3.Error, UnicodeDecodeError, msgspec.MsgspecError)
+"""What reading and writing rows may raise: SQLite itself; Python, where SQLite's words about a damaged schema repeat bytes
+that are no text; and a column whose JSON is not what was written."""
 
 
 def storage_error(error: Exception, what: str = "the replicated state", done: str = "written") -> StorageError:
@@ -21,7 +24,7 @@ def storage_error(error: Exception, what: str = "the replicated state", done: st
     if name == "SQLITE_FULL":
         return DiskFullError(f"no space left for {what}: free some, nothing was changed")
     # Without a name it comes from the module and not from SQLite: a text that is no UTF-8.
-    undecodable = not name and "decode" in str(error)
+    undecodable = isinstance(error, msgspec.MsgspecError) or (not name and "decode" in str(error))
     # All statements fit the schema, so a table or column that is not there was there when it was written.
     garbled = done == "read" and name == "SQLITE_ERROR"
     if undecodable or garbled or name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):

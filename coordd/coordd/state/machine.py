@@ -132,10 +132,11 @@ class Machine:
             applied = [self._entry(index, term, entry) for index, (term, entry) in enumerate(entries, first)]
             self._finish()
             self._connection.execute("COMMIT")
-        except BaseException as error:
+        except FAILURES as error:
             self._roll_back()
-            if isinstance(error, FAILURES):
-                raise storage_error(error) from error
+            raise storage_error(error) from error
+        except BaseException:
+            self._roll_back()
             raise
         self.changes = rows.changes
         if ("acl",) in self.changes:
@@ -204,9 +205,12 @@ class Machine:
             self._stored[table.name] = table.digest
 
     def _roll_back(self) -> None:
-        if self._connection.in_transaction:
-            self._connection.execute("ROLLBACK")
-        self._load()
+        try:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            self._load()
+        except FAILURES as error:
+            raise storage_error(error) from error
 
     # --- reading ----------------------------------------------------------------------------------------------------
 
@@ -215,7 +219,10 @@ class Machine:
 
         Raises: InvalidError if the answer would be too large for a reply.
         """
-        value, filtered = queries.answer(self._rows, query, authorizer, accessor)
+        try:
+            value, filtered = queries.answer(self._rows, query, authorizer, accessor)
+        except msgspec.MsgspecError as error:
+            raise storage_error(error, done="read") from error
         return Answer(max(1, self.topic_index(self.topics(query))), value, filtered)
 
     def topics(self, query: Query) -> tuple[Topic, ...]:
