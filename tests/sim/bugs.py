@@ -237,6 +237,23 @@ BUGS: dict[str, Bug] = {
         "if False:",
         "storage/test_damage.py::test_the_mark_is_lowered_before_entries_are_replaced",
     ),
+    "a state found damaged stays in use": bug(
+        "28", f"{SERVER}.scrubbing:Scrubbing._finish", "if fault and judged:", "if False:"
+    ),
+    "differing digests are ignored": bug(
+        "91", f"{SERVER}.comparison:Comparison._judge", "set(known.values()) == {own}", "True"
+    ),
+    "compared before it knows its own name": bug(
+        "91", f"{SERVER}.state_care:StateCare.__init__", "Comparison(me,", "Comparison(replica.me,"
+    ),
+    "takes office without a state": Bug(
+        "28",
+        (
+            Edit(f"{CORE}.election:_promotable", "and not r.stateless", ""),
+            Edit(f"{CORE}.election:_decide", "(r.installing or r.stateless)", "r.installing"),
+        ),
+    ),
+    "answers without a state": bug("28", f"{SERVER}.authority:Authority.of", "if self._node.refill.lost:", "if False:"),
     "installed snapshot recorded in two steps": bug(
         "79",
         f"{STORAGE}.log_store:LogStore.install",

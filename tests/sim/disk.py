@@ -8,6 +8,7 @@ names, any part arrives.
 import contextlib
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
@@ -63,7 +64,7 @@ class Disk:
         self.state_damage = ""
         """What `open` found wrong with the state: another one must take its place."""
         self.flipped = False
-        """Since the last start: what one flip damages the others must make good."""
+        """A bit of log or mark has turned round: what one flip damages the others must make good."""
         self._synced = b""
         """The state's WAL as it was when it was last synced."""
         self.folder = around.folder / f"{host}-0"
@@ -99,16 +100,20 @@ class Disk:
             )
 
     def flip(self) -> str:
-        """One bit of one file turns round, seen by nobody. Returns of which; "" if there was one since the last start."""
+        """One bit of one file turns round, seen by nobody. Returns of which; "" if there is none to take. What a server has
+        promised meets that once on a disk; a state may be damaged again and again."""
         names = sorted(path.name for path in self.folder.iterdir() if path.name.startswith("state-"))
         states = [name for name in names if name.endswith(".db")]
         wals = [name for name in names if name.endswith("-wal")]
-        files = {"log": [_DATABASE], "log wal": [_WAL], "mark": [_MARK], "state": states, "state wal": wals}
+        files = {"state": states, "state wal": wals}
+        if not self.flipped:
+            files |= {"log": [_DATABASE], "log wal": [_WAL], "mark": [_MARK]}
         found = [(kind, name) for kind, all_names in files.items() for name in all_names if self._content(name)]
-        if self.flipped or not found:
+        if not found:
             return ""
-        kind, name = self._chance.choice(found)
-        self.flipped = True
+        (one,) = self._chance.choices(found, [4 if kind == "log wal" else 1 for kind, _ in found])
+        kind, name = one
+        self.flipped |= not kind.startswith("state")
         path = self.folder / name
         content = bytearray(path.read_bytes())
         places = (self._chance.randrange(len(content)) for _ in range(TRIES))
@@ -118,6 +123,18 @@ class Disk:
             file.seek(place)
             file.write(content[place : place + 1])
         return kind
+
+    def damage(self, state_file: str) -> str:
+        """What the next start would find wrong with this state, looked for in a copy."""
+        with tempfile.TemporaryDirectory(dir=self._around.folder) as folder:
+            for path in self.folder.glob(f"{state_file}*"):
+                if not path.name.endswith("-shm"):
+                    shutil.copy(path, folder)
+            try:
+                examine(str(Path(folder) / state_file))
+            except DamagedError as error:
+                return str(error)
+        return ""
 
     def refill(self) -> bool:
         """As `coordd --refill` does it. False: it can't be done, since the mark is damaged."""

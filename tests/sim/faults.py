@@ -45,6 +45,7 @@ class Faults:
             "zombie": self._zombie,
             "restart": self._restart,
             "flip": self._flip,
+            "bad memory": self._bad_memory,
             "full disk": self._full_disk,
             "failing disk": self._failing_disk,
         }
@@ -307,16 +308,25 @@ class Faults:
         return self._chance.choice(servers) if servers else None
 
     def _flip(self) -> bool:
-        """A bit turns round. Sooner or later the server starts anew and sees it, if it did not before."""
+        """A bit turns round. Sooner or later the server starts anew and sees it, if it did not before; a server that goes
+        on must find by itself what it means to its state."""
         server = self._broken()
         kind = server.disk.flip() if server is not None else ""
         if server is None or not kind:
             return False
         self._around.counts[f"flip {kind}"] += 1
         self._around.say(server.name, "flip", kind)
-        if server.up:
+        if server.up and not (kind.startswith("state") and self._chance.happens(0.5)):
             soon = self._chance.happens(0.7)
             self._around.schedule.after(0.0 if soon else 0.5 + self._lasting(), self._end, server, server.life)
+        return True
+
+    def _bad_memory(self) -> bool:
+        """A state is not any more what others have, and only the comparison with them, or a scrub, can tell."""
+        server = self._broken()
+        if server is None or not server.spoil_digest():
+            return False
+        self._around.say(server.name, "bad memory")
         return True
 
     def _full_disk(self) -> bool:

@@ -7,7 +7,15 @@ induction that is as good as comparing everything each time, which `paranoid.py`
 from collections.abc import Sequence
 
 from coordd.messages.entry import CONFIGURATION
-from coordd.messages.peer import AppendEntries, AppendResponse, PeerMessage, RaftMessage, RequestVote, VoteResponse
+from coordd.messages.peer import (
+    AppendEntries,
+    AppendResponse,
+    PeerMessage,
+    RaftMessage,
+    RequestVote,
+    StateDigest,
+    VoteResponse,
+)
 from coordd.raft.output import Output, Role
 from coordd.raft.progress import Progress
 from coordd.types import Base, Configuration, HardState, Index, LogSlice, LogWrite, ServerId, Term
@@ -54,6 +62,7 @@ class Invariants:
         record.submitted = record.durable.copy()
         record.boot, record.up, record.role = boot, True, Role.FOLLOWER
         record.term, record.commit, record.applied = term, log.base, 0
+        record.restored = 0
         record.reads.clear()
         return forgot
 
@@ -135,7 +144,7 @@ class Invariants:
         durable = record.durable.last
         if output.committed > look.commit:
             raise Violation(8, "more is applied than is committed", server=server)
-        if look.durable > durable:
+        if look.durable > durable and not look.installing:
             raise Violation(9, "believed durable before it is", server=server, durable=look.durable)
         if output.committed > durable:
             raise Violation(8, "more is applied than this disk has", server=server)
@@ -269,6 +278,7 @@ class Invariants:
             index=earlier,
             term=look.term,
         )
+        check(not record.stateless, 4, "a leader without a state", server=record.id, term=look.term)
         _, configuration = ledger.configuration(record.submitted)
         voted = {voter for (voter, term), vote in ledger.votes.items() if term == look.term and vote == record.id}
         check(configuration is not None, 1, "a leader without a configuration", server=record.id)
@@ -388,7 +398,7 @@ class Invariants:
     def compacted(self, server: ServerId, base: Base) -> None:
         record = self.ledger.records[server]
         check(
-            base.index <= max(record.applied, record.durable.base),
+            base.index <= max(record.applied, record.durable.base, record.dropped),
             8,
             "the log was dropped beyond what is applied",
             server=server,
@@ -473,6 +483,8 @@ class Invariants:
                 self._acknowledged(record, message)
             case AppendEntries():
                 self._replicated(record, message)
+            case StateDigest() if record.doubtful and message.index != record.shown[0]:
+                record.shown, record.contradicted = (message.index, message.digest), set()
 
     def _acknowledged(self, record: Record, message: AppendResponse) -> None:
         check(
@@ -523,6 +535,7 @@ class Invariants:
         self.ledger.records[server].reads[read] = self.ledger.commit
 
     def read_answered(self, server: ServerId, committed: Index, applied: Index) -> None:
+        check(not self.ledger.records[server].stateless, 4, "an answer without a state", server=server)
         check(applied >= committed, 12, "a read that is stale", server=server, applied=applied, committed=committed)
 
     def applied(self, server: ServerId, first: Index, entries: Sequence[tuple[Term, bytes]], digest: object) -> None:
@@ -542,16 +555,44 @@ class Invariants:
         self.resembles(server, last, digest)
 
     def resembles(self, server: ServerId, index: Index, digest: object) -> None:
-        """All states at one index are the same."""
-        if digest is not None:
+        """All states at one index are the same; but for one that was damaged in memory, until it is noticed or its digest
+        is read from the disk again."""
+        record = self.ledger.records[server]
+        if record.doubtful:
+            record.doubtful = digest != self.ledger.digests.get(index)
+        elif digest is not None:
             known = self.ledger.digests.setdefault(index, digest)
             check(known == digest, 4, "two states at one index", server=server, index=index)
 
     def restored(self, server: ServerId, applied: Index) -> None:
-        """The state of a server at its start."""
+        """The state of a server at its start, or one that took another's place."""
         record = self.ledger.records[server]
         check(applied <= self.ledger.commit, 4, "a state of what is not committed", server=server, applied=applied)
-        record.applied = applied
+        record.applied = record.restored = applied
+        record.stateless = applied < record.durable.base
+        record.dropped, record.doubtful = 0, False
+
+    def lost(self, server: ServerId) -> None:
+        """It has given up its state."""
+        record = self.ledger.records[server]
+        record.dropped, record.applied, record.restored = record.applied, 0, 0
+        record.stateless, record.doubtful = True, False
+
+    def doubted(self, server: ServerId) -> None:
+        """The digest of its state was damaged."""
+        record = self.ledger.records[server]
+        record.doubtful, record.shown, record.contradicted = True, (0, b""), set()
+
+    def compared(self, told: StateDigest, configuration: Configuration | None) -> None:
+        """A server was told another's digest and has acted on it: whoever most voters contradict gives up its state."""
+        record = self.ledger.records[told.receiver]
+        index, digest = record.shown
+        if not record.doubtful or told.index != index or told.digest == digest or configuration is None:
+            return
+        if not self.ledger.record(told.sender).doubtful:
+            record.contradicted.add(told.sender)
+        wrong = majorities(configuration, record.contradicted)
+        check(not wrong, 4, "a state that most voters contradict stays in use", server=record.id, index=index)
 
 
 def _meet(old: Configuration, new: Configuration) -> bool:

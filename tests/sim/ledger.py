@@ -85,6 +85,18 @@ class Record:
     term: Term = 0
     commit: Index = 0
     applied: Index = 0
+    restored: Index = 0
+    """How far its state went when it was opened; committed, though a log that has forgotten its end may not reach it."""
+    stateless: bool = False
+    """There is no state: it may vote and take entries, but neither lead nor answer."""
+    dropped: Index = 0
+    """How far the state went that is lost now: what was durable in it the log may still be cut to."""
+    doubtful: bool = False
+    """Its state's digest was damaged in memory, and the state not given up yet."""
+    shown: tuple[Index, bytes] = (0, b"")
+    """The digest that it told the others last, while doubtful."""
+    contradicted: set[ServerId] = field(default_factory=set)
+    """Who told it another one since."""
     reads: dict[int, Index] = field(default_factory=dict)
     """Linearizable reads that wait: what was committed when they were asked for."""
 

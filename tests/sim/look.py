@@ -23,10 +23,14 @@ class Look(NamedTuple):
     """What it believes its disk to have."""
     peers: Collection[Progress]
     """A leader's followers, as it sees them."""
+    installing: bool = False
+    """A snapshot takes the place of its log, perhaps on the disk already: it is told later."""
 
 
 def look(raft: Raft) -> Look:
     replica = raft.replica
     log = replica.log
     peers = replica.leading.peers.values() if replica.leading is not None else ()
-    return Look(replica.role, replica.term, replica.leader, log.commit, log.last, log.durable, peers)
+    return Look(
+        replica.role, replica.term, replica.leader, log.commit, log.last, log.durable, peers, replica.installing
+    )

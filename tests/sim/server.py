@@ -12,10 +12,11 @@ from typing import Any, NamedTuple, cast
 import msgspec
 
 from coordd.errors import DamagedError, StorageError, invariant
+from coordd.log_output import Log
 from coordd.messages.client import ReadResult, ReplyBody, Request
 from coordd.messages.codec import decode_peer, encode_peer, encode_request
 from coordd.messages.command import Command
-from coordd.messages.peer import Message, PeerMessage, SnapshotChunk, SnapshotCredit, StateWanted
+from coordd.messages.peer import Message, PeerMessage, SnapshotChunk, SnapshotCredit, StateDigest, StateWanted
 from coordd.raft.core import Raft
 from coordd.raft.events import Event, Founded, ReadRequested, SnapshotReceived, SnapshotSent
 from coordd.raft.output import Output
@@ -31,10 +32,10 @@ from coordd.server.operator import Operator
 from coordd.server.proposals import Proposals
 from coordd.server.reads import Reads
 from coordd.server.settings import RaftSettings as LogSettings
-from coordd.server.settings import StorageSettings
+from coordd.server.settings import ServerSettings, StorageSettings
 from coordd.server.snapshots import Snapshots
+from coordd.server.state_care import StateCare
 from coordd.server.terms import LeaderDuties
-from coordd.server.upkeep import Upkeep
 from coordd.server.waiting import Waiter
 from coordd.server.watches import Watches
 from coordd.state.machine import Applied, Machine
@@ -102,6 +103,19 @@ class _WatchedRaft(Raft):
         return output
 
 
+class _Log:
+    """What the care for the state says."""
+
+    def __init__(self, server: "Server") -> None:
+        self._server = server
+
+    def info(self, event: str, detail: str = "") -> None:
+        self._server._reported(event, detail)
+
+    def error(self, event: str, **values: object) -> None:
+        self._server._reported(event, str(values))
+
+
 class _Operator:
     """What the API needs of the operator's part; membership goes to the node directly."""
 
@@ -163,6 +177,7 @@ class Server:
                 raise
             if store is not None:
                 store.abandon()
+                self.around.invariants.ended(self.id)
             self.refused = True
             self.around.counts["starts refused"] += 1
             self.around.say(self.name, "refused", str(error))
@@ -245,7 +260,7 @@ class Server:
             observed=Observed(),
             clock=self.now,
         )
-        self.upkeep = self._make_upkeep()
+        self.care = self._make_care()
         self._assemble_clients()
 
     def _core_settings(self) -> RaftSettings:
@@ -269,6 +284,7 @@ class Server:
             links=cast(PeerLinks, self),
             submit=self.writer.submit,
             state_file=lambda: self.node.state_file,
+            doubt=lambda: self.care.scrubbing.now(),
             chunk_bytes=tuning.chunk_bytes,
             credits=tuning.credits,
             receivers=tuning.receivers,
@@ -279,20 +295,35 @@ class Server:
             keep_seconds=tuning.keep_seconds,
         )
 
-    def _make_upkeep(self) -> Upkeep:
+    def _make_care(self) -> StateCare:
         tuning = self.around.tuning
-        return Upkeep(
-            node=self.node,
-            helper=cast(Helper, self.helper),
-            store=self.disk.files,
+        settings = ServerSettings(
+            name=self.name,
+            cluster_name="sim",
+            data_dir=self.disk.folder,
+            key_file=self.disk.folder,
+            raft_address=f"{self.name}:1",
+            client_address=f"{self.name}:2",
             raft=LogSettings(
                 trailing_entries=tuning.trailing_entries, compact_after_entries=tuning.compact_after_entries
             ),
             storage=StorageSettings(
-                state_checkpoint_ms=tuning.checkpoint_ms, state_checkpoint_entries=tuning.checkpoint_entries
+                state_checkpoint_ms=tuning.checkpoint_ms,
+                state_checkpoint_entries=tuning.checkpoint_entries,
+                scrub_interval_s=tuning.scrub_seconds,
+                compare_every_entries=tuning.compare_entries,
             ),
+        )
+        return StateCare(
+            me=self.id,
+            node=self.node,
+            helper=cast(Helper, self.helper),
+            store=self.disk.files,
+            settings=settings,
             snapshots_busy=lambda: self.snapshots.busy,
-            report=self._reported,
+            send=self.send,
+            observed=self.node.observed,
+            log=cast(Log, _Log(self)),
             clock=self.now,
         )
 
@@ -380,7 +411,13 @@ class Server:
         self.around.invariants.ended(self.id)
 
     def _close(self) -> None:
-        self.around.counts["checkpoints"] += self.upkeep.checkpoints
+        counts, observed = self.around.counts, self.node.observed
+        counts["checkpoints"] += self.care.checkpoints
+        counts["scrubs"] += observed.scrubs
+        counts["digests compared"] += observed.digests_compared
+        counts["digests differed"] += observed.digests_differed
+        counts["states lost"] += observed.states_lost
+        self.care.close()
         self.snapshots.close()
         self.node.machine.close()
 
@@ -480,6 +517,7 @@ class Server:
             self._changes = set()
         self._reads.turn(now)
         self._pass_snapshots(now)
+        self.care.turn(now)
         if now >= self._often_at:
             self._often(now)
         self._set_timer()
@@ -497,10 +535,10 @@ class Server:
         schedule, tuning = self.around.schedule, self.around.tuning
         if schedule.now < self._apply_at:
             return
-        batch = self.node.apply_some(tuning.apply_entries, now)
+        batch = self.node.apply_some(self.care.entries_at_once(tuning.apply_entries), now)
         if batch is not None:
             self._changes |= self.node.machine.changes
-            self.upkeep.applied(batch.size)
+            self.care.applied(batch, now)
             self._proposals.applied(batch)
         if self.node.behind:
             delay = self._chance.expovariate(1.0) * tuning.apply_latency
@@ -535,7 +573,7 @@ class Server:
         connected = self.around.network.connected
         self.node.look_at_links(frozenset(m.id for m in members if connected(self.name, m.name)), now)
         self.node.refill.turn(now)
-        self.upkeep.turn(now)
+        self.care.tick(now)
 
     # --- what comes in -----------------------------------------------------------------------------------------------
 
@@ -554,13 +592,16 @@ class Server:
         self._api.handle(asked.client.encode(), encode_request(asked.request), self.now())
 
     def _receive(self, message: PeerMessage) -> None:
-        assert isinstance(message, Message | SnapshotChunk | SnapshotCredit | StateWanted)
+        assert isinstance(message, Message | SnapshotChunk | SnapshotCredit | StateWanted | StateDigest)
         if message.receiver != self.id:
             return
         if isinstance(message, SnapshotChunk):
             self.snapshots.chunk(message)
         elif isinstance(message, SnapshotCredit):
             self.snapshots.credited(message, self.now())
+        elif isinstance(message, StateDigest):
+            self.care.heard(message, self.now())
+            self.around.invariants.compared(message, self.node.configuration)
         elif isinstance(message, StateWanted):
             self.node.refill.wanted(message, self.now())
         else:
@@ -580,16 +621,20 @@ class Server:
     def _machine_replaced(self) -> None:
         self._watches.wake_all()
         self._changes.clear()
-        machine = self.node.machine
-        self.around.invariants.restored(self.id, machine.applied)
-        self.around.invariants.resembles(self.id, machine.applied, machine.digest)
+        machine, judge = self.node.machine, self.around.invariants
+        if not self.node.has_state:
+            judge.lost(self.id)
+            return
+        self.around.counts["states refilled"] += judge.ledger.records[self.id].stateless
+        judge.restored(self.id, machine.applied)
+        judge.resembles(self.id, machine.applied, machine.digest)
 
     # --- what goes out -----------------------------------------------------------------------------------------------
 
     def send(self, message: PeerMessage) -> bool:
         """The node's `Links`."""
         around = self.around
-        assert isinstance(message, Message | SnapshotChunk | SnapshotCredit | StateWanted)
+        assert isinstance(message, Message | SnapshotChunk | SnapshotCredit | StateWanted | StateDigest)
         around.say(self.name, "send", message)
         around.invariants.sending(self.id, message)
         travels: object = encode_peer("sim", message) if around.options.paranoid else message
@@ -603,6 +648,23 @@ class Server:
         if isinstance(body, ReadResult):
             self.around.invariants.read_answered(self.id, floor, self.node.machine.applied)
         return self.around.network.send(self.name, client, answered, once=True, surely=client.startswith("w"))
+
+    # --- damage ------------------------------------------------------------------------------------------------------
+
+    def spoil_digest(self) -> bool:
+        """A bit of the state's digest turns round in memory. Its rows stay right, so clients may notice nothing."""
+        if not self.up or not self.node.has_state:
+            return False
+        table = self._chance.choice(self.node.machine._rows.tables)
+        table.digest ^= 1 << self._chance.randrange(128)
+        self.around.invariants.doubted(self.id)
+        return True
+
+    def damage(self) -> str:
+        """What is wrong with the state file in use; "" for nothing, or while there is no state."""
+        if not self.up or not self.node.has_state:
+            return ""
+        return self.disk.damage(self.node.state_file)
 
     # --- for the operator --------------------------------------------------------------------------------------------
 

@@ -45,6 +45,9 @@ class Tuning:
     checkpoint_ms: int
     checkpoint_entries: int
     """Applied entries between two checkpoints of the state; or so much time."""
+    scrub_seconds: int
+    compare_entries: int
+    """Applied entries between two comparisons of digests."""
     compact_after_entries: int
     trailing_entries: int
     """Entries kept behind a checkpoint when the log is compacted."""

@@ -39,6 +39,8 @@ from tests.sim.workload import Client, Mix
 
 __all__ = ["World", "memory_folder"]
 
+NEVER = 3600
+"""Seconds between two scrubs that no run comes to."""
 PATIENCE = 20.0
 """Seconds within which a healed cluster must have finished everything (invariant 17)."""
 EVERYTHING = Authorizer(management=True)
@@ -105,7 +107,7 @@ class World:
         hosts = self._founders
         if self.operator.changes:
             most, hosts = min(1, most), list(self.servers)
-        for name in chance.sample(hosts, min(most, chance.choice([0, 1, 2]))):
+        for name in chance.sample(hosts, min(most, chance.choice([0, 1, 2, 2]))):
             self.servers[name].disk.condition.faulty = True
         for server in self.servers.values():
             server.on_death = self.faults.died
@@ -268,6 +270,21 @@ class World:
             raise Violation(17, "a healed cluster has no leader")
         if not schedule.run(schedule.now + PATIENCE, lambda: all(map(self._shows, self.watchers.values()))):
             raise Violation(15, "a watcher does not see the state", index=[w.index for w in self.watchers.values()])
+        self._scrub()
+
+    def _scrub(self) -> None:
+        """What is wrong with a state in use is found in time."""
+        schedule, interval = self.around.schedule, self.around.tuning.scrub_seconds
+        core = [server for server in self.servers.values() if server.name in self._core]
+        if interval >= NEVER or not any(server.damage() for server in core):
+            return
+
+        def damaged() -> list[str]:
+            return [server.name for server in core if server.damage()]
+
+        schedule.run(schedule.now + 1.1 * interval + 1.0)
+        if damaged():
+            raise Violation(4, "a damaged state stays in use", servers=damaged())
 
     def _shows(self, watcher: Watcher) -> bool:
         """What the watcher was shown last is what there is."""
@@ -326,6 +343,8 @@ def _tuning(chance: Chance) -> Tuning:
         apply_entries=chance.choice([1, 16, 1000]),
         checkpoint_ms=chance.choice([500, 2000, 10_000]),
         checkpoint_entries=chance.choice([15, 50, 200]),
+        scrub_seconds=chance.choice([5, 20, NEVER]),
+        compare_entries=chance.choice([16, 64]),
         compact_after_entries=chance.choice([20, 60]),
         trailing_entries=chance.choice([0, 5, 30]),
         chunk_bytes=chance.choice([16384, 65536, 1 << 20]),
