@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from coordd.errors import DiskFullError, InvariantError, StorageError
+from coordd.errors import DamagedError, DiskFullError, InvariantError, StorageError
 from coordd.storage.pace import Pace
 from coordd.storage.snapshot_store import SnapshotFile, SnapshotStore, digest_of
 from coordd.types import Configuration, SnapshotMeta
@@ -68,6 +68,22 @@ def test_a_build_of_a_missing_file_leaves_nothing(store: SnapshotStore) -> None:
     with pytest.raises(StorageError):
         store.build("state-1-none.db")
     assert list(store.folder.iterdir()) == []
+
+
+def test_a_damaged_index_is_not_copied(store: SnapshotStore) -> None:
+    """Found by seed 46: the rows had their digest, and the follower that got the copy ended when it opened it."""
+    name = store.new_name(7)
+    path = store.path(name)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE sessions (id TEXT PRIMARY KEY, node TEXT) WITHOUT ROWID")
+        connection.execute("CREATE INDEX sessions_by_node ON sessions (node, id)")
+        connection.execute("INSERT INTO sessions VALUES ('one', 'a-node')")
+        connection.commit()
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"a-nodeone", b"b-nodeone"))  # in this order only in the index
+    assert path.read_bytes() != content
+    with pytest.raises(DamagedError, match="is damaged"):
+        store.build(name)
 
 
 def test_a_snapshot_arrives_whole_under_a_new_name(

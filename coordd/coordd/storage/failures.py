@@ -28,6 +28,8 @@ def storing(path: Path) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         raise _of_sqlite(error, path) from error
+    except UnicodeDecodeError as error:  # SQLite's words about a damaged schema repeat bytes that are no text
+        raise DamagedError(f"{path} is damaged ({error})") from error
     except OSError as error:
         raise _of_system(error, path) from error
 
