@@ -106,6 +106,9 @@ BUGS: dict[str, Bug] = {
     "lease longer than an election": bug(
         "59", f"{CORE}.reads:round_answered", "sent + r.settings.lease_duration", "sent + 4 * r.settings.lease_duration"
     ),
+    "lease counted from the answer": bug(
+        "59", f"{CORE}.reads:round_answered", "leading.lease_until = sent + ", "leading.lease_until = now + "
+    ),
     "lease without deafness": bug(
         "25", f"{CORE}.election:is_deaf", "    if message.transfer:\n        return False", "    return False"
     ),
@@ -147,6 +150,13 @@ BUGS: dict[str, Bug] = {
         "if (reply := None) is not None:",
     ),
     "fencing token of another grant": bug("14", f"{STATE}.locks:_grant", "rows.index", "rows.index // 40"),
+    "expiry by a deposed leader": bug(
+        "94",
+        f"{STATE}.sessions:expire",
+        "if command.term != rows.term:",
+        "if False:",
+        "state/test_sessions.py::test_expire_names_a_life_and_a_term",
+    ),
     "renewed session expires": bug("94", f"{SERVER}.expiry:SessionTimers.renew", "self._set(session, now)", "pass"),
     "watch event lost while there is no credit": bug(
         "invariant 15",
@@ -208,6 +218,13 @@ BUGS: dict[str, Bug] = {
         "pass",
         "storage/test_log_store.py::test_a_disk_error_at_the_mark_is_fatal_and_nothing_is_promised[fdatasync]",
     ),
+    "log cut before the state is on the disk": Bug(
+        "10",
+        (
+            Edit(f"{SERVER}.upkeep:Upkeep.turn", "checkpoint_file(path)", "None"),
+            Edit(f"{SERVER}.upkeep:Upkeep._moved", "if not self._node.machine.checkpoint():", "if False:"),
+        ),
+    ),
     "mark raised before the log is durable": bug(
         "111",
         f"{STORAGE}.log_store:LogStore._store",
@@ -238,7 +255,11 @@ BUGS: dict[str, Bug] = {
         "storage/test_damage.py::test_the_mark_is_lowered_before_entries_are_replaced",
     ),
     "a state found damaged stays in use": bug(
-        "28", f"{SERVER}.scrubbing:Scrubbing._finish", "if fault and judged:", "if False:"
+        "28",
+        f"{SERVER}.scrubbing:Scrubbing._finish",
+        "if fault and judged:",
+        "if False:",
+        "server/test_scrubbing.py::test_a_byte_that_turned_over_takes_the_state_out_of_use",
     ),
     "differing digests are ignored": bug(
         "91", f"{SERVER}.comparison:Comparison._judge", "set(known.values()) == {own}", "True"

@@ -14,21 +14,27 @@ OnApply = Callable[[Index, Sequence[tuple[Term, bytes]], Sequence[Applied], int]
 
 
 class WatchedMachine(Machine):
-    """`on_apply` hears of every batch, `on_sync` when the file was synced."""
+    """`on_apply` hears of every batch, `on_sync` when the file was synced: with what it holds."""
 
     on_apply: OnApply
-    on_sync: Callable[[], None]
+    on_sync: Callable[[Index], None]
     condition: Condition
 
     @classmethod
     def watched(
-        cls, path: str, on_apply: OnApply, on_sync: Callable[[], None], condition: Condition, *, examined: bool = False
+        cls,
+        path: str,
+        on_apply: OnApply,
+        on_sync: Callable[[Index], None],
+        condition: Condition,
+        *,
+        examined: bool = False,
     ) -> Self:
         machine = cls.open(path, examined=examined)
         assert isinstance(machine, cls)
         machine.on_apply, machine.on_sync, machine.condition = on_apply, on_sync, condition
         machine.space_changed()
-        on_sync()
+        on_sync(machine.applied)
         return machine
 
     def space_changed(self) -> None:
@@ -37,7 +43,7 @@ class WatchedMachine(Machine):
     def checkpoint(self) -> bool:
         with self.condition.writing():
             complete = super().checkpoint()
-        self.on_sync()
+        self.on_sync(self.applied)
         return complete
 
     def apply(self, first: Index, entries: Sequence[tuple[Term, bytes]]) -> list[Applied]:

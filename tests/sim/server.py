@@ -19,7 +19,7 @@ from coordd.messages.command import Command
 from coordd.messages.peer import Message, PeerMessage, SnapshotChunk, SnapshotCredit, StateDigest, StateWanted
 from coordd.raft.core import Raft
 from coordd.raft.events import Event, Founded, ReadRequested, SnapshotReceived, SnapshotSent
-from coordd.raft.output import Output
+from coordd.raft.output import Output, Role
 from coordd.raft.replica import Rng
 from coordd.raft.settings import RaftSettings
 from coordd.server.api import Api
@@ -42,7 +42,7 @@ from coordd.state.machine import Applied, Machine
 from coordd.state.topics import Topic
 from coordd.storage.log_store import LogStore
 from coordd.storage.recovery import Recovered
-from coordd.storage.writer import ChainFound, Completion
+from coordd.storage.writer import ChainFound, Completion, LogCompacted
 from coordd.types import Configuration, Index, ServerId, Term, server_name
 from tests.sim.chance import Chance
 from tests.sim.clock import Clock
@@ -52,6 +52,7 @@ from tests.sim.ledger import TermLog
 from tests.sim.look import look
 from tests.sim.machine import WatchedMachine
 from tests.sim.surroundings import Surroundings
+from tests.sim.violation import check
 from tests.sim.writer import VirtualWriter
 
 __all__ = ["Answered", "Asked", "Server"]
@@ -100,6 +101,8 @@ class _WatchedRaft(Raft):
             around.counts[f"fact {fact.name}"] += 1
         around.invariants.stepped(server.id, output, look(self))
         around.oracle.committed()
+        if output.leadership_changed and self.role is Role.LEADER:
+            server.on_office(server)
         return output
 
 
@@ -151,6 +154,10 @@ class Server:
         """Its process does not start: the log is damaged."""
         self.on_death: Callable[[Server], None] = lambda server: None
         """The process ended by itself, as its disk failed."""
+        self.on_office: Callable[[Server], None] = lambda server: None
+        """It has been elected."""
+        self._state_synced: Index = 0
+        """What the disk surely holds of the state."""
         self.node: Node
         self.writer: VirtualWriter
         self.helper: VirtualHelper
@@ -218,9 +225,12 @@ class Server:
 
     def _open_state(self, path: str, *, examined: bool = False) -> WatchedMachine:
         name = Path(path).name
-        return WatchedMachine.watched(
-            path, self._applied, lambda: self.disk.state_synced(name), self.disk.condition, examined=examined
-        )
+
+        def synced(applied: Index) -> None:
+            self.disk.state_synced(name)
+            self._state_synced = applied
+
+        return WatchedMachine.watched(path, self._applied, synced, self.disk.condition, examined=examined)
 
     def _assemble(self, store: LogStore, machine: Machine) -> None:
         around, life = self.around, self.life
@@ -608,6 +618,9 @@ class Server:
             self.node.receive(message, self.now())
 
     def _completed(self, completion: Completion) -> None:
+        if isinstance(completion, LogCompacted) and completion.base.state_file == self.node.state_file:
+            base, synced = completion.base.index, self._state_synced
+            check(base <= synced, 9, "the log is cut beyond the state on the disk", base=base, synced=synced)
         if isinstance(completion, ChainFound):
             self.snapshots.chain_found(completion)
         else:

@@ -152,7 +152,7 @@ def test_a_power_cut_in_the_helpers_work_leaves_the_state_whole_and_nothing_unsy
         writer = VirtualWriter(around, store, disk.condition, chance.branch("writer"), lambda: 0.0, lambda _: None)
         name = files.new_name(0)
         machine = WatchedMachine.watched(
-            str(files.path(name)), lambda *_: None, lambda: disk.state_synced(name), disk.condition
+            str(files.path(name)), lambda *_: None, lambda _: disk.state_synced(name), disk.condition
         )
         helper = VirtualHelper(around, disk.condition, chance, lambda: disk.state_synced(name), lambda done: done())
         safe = 0

@@ -33,7 +33,7 @@ from tests.sim.partitions import between
 from tests.sim.server import Answered, Server
 from tests.sim.surroundings import Options, Surroundings, Tuning
 from tests.sim.trace import Trace
-from tests.sim.violation import Violation
+from tests.sim.violation import Violation, check
 from tests.sim.watcher import Watcher
 from tests.sim.workload import Client, Mix
 
@@ -110,7 +110,13 @@ class World:
         for name in chance.sample(hosts, min(most, chance.choice([0, 1, 2, 2]))):
             self.servers[name].disk.condition.faulty = True
         for server in self.servers.values():
-            server.on_death = self.faults.died
+            server.on_death, server.on_office = self.faults.died, self._elected
+
+    def _elected(self, server: Server) -> None:
+        """While a lease holds nobody else is elected, whether anybody reads or not (thesis 6.4.1)."""
+        for other in self.servers.values():
+            held = other is not server and other.leads and other.node.raft.lease_valid(other.now())
+            check(not held, 12, "elected while another's lease holds", elected=server.name, leader=other.name)
 
     # --- who is who --------------------------------------------------------------------------------------------------
 
