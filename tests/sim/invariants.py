@@ -292,6 +292,11 @@ class Invariants:
             voted=sorted(voted),
         )
 
+    def lease_holds(self, leader: ServerId, led: Term, elected: ServerId, term: Term) -> None:
+        """Somebody was elected while this leader's lease holds, whether anybody reads or not (thesis 6.4.1). Late votes may
+        still do that for a term that is over: its leader can commit nothing."""
+        check(term < led, 12, "elected while another's lease holds", leader=leader, led=led, elected=elected, term=term)
+
     def _commit(self, record: Record, look: Look, *, led: bool) -> None:
         ledger = self.ledger
         commit, log = look.commit, record.submitted

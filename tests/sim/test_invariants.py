@@ -43,6 +43,13 @@ def test_a_leader_elected_late_needs_only_what_earlier_terms_committed(judge: In
     takes_office(judge, A, 2)
 
 
+def test_nobody_is_elected_while_a_lease_holds_but_for_a_term_that_is_over(judge: Invariants) -> None:
+    """Found by seed 361: the votes of term 2 arrive when the leader of term 3 has its lease."""
+    judge.lease_holds(A, 3, B, 2)
+    with pytest.raises(Violation, match="invariant 12: elected while another's lease holds"):
+        judge.lease_holds(A, 3, B, 4)
+
+
 def test_a_leader_misses_nothing_of_earlier_terms(judge: Invariants) -> None:
     judge.ledger.records[A].submitted = TermLog(0, 0, [1])
     judge.ledger.records[A].commit = 1
