@@ -172,6 +172,13 @@ BESIDE: tuple[Removal, ...] = (
         _SNAPSHOTS + "test_rule_82_who_waits_for_another_is_not_given_up_and_gets_the_place_of_one_that_stands_still",
     ),
     gone(
+        82,
+        "server.snapshots:Snapshots.open",
+        "self._helper.run(lambda: self._open_state(str(self._store.path(state_file))), opened, failed)",
+        "opened(self._open_state(str(self._store.path(state_file))))",
+        _SNAPSHOTS + "test_a_file_that_is_being_installed_stays",
+    ),
+    gone(
         83,
         "server.log_reader:LogReader.turn",
         "self._looked_behind == log.base_index and",

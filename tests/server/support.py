@@ -148,6 +148,9 @@ class Shelf:
         self.files = files
         self.orders: list[object] = []
         self.arrived = ""
+        self.slow = False
+        """A state takes its time to be opened: until the test calls what is in `opening`."""
+        self.opening: list[Callable[[], None]] = []
 
     def send(self, order: SendSnapshot, now: float) -> None:
         self.orders.append(order)
@@ -164,8 +167,10 @@ class Shelf:
     def set_aside(self, state_file: str) -> None:
         self.files.set_aside(state_file)
 
-    def open(self, state_file: str) -> Machine:
-        return Machine.open(str(self.files.path(state_file)))
+    def open(self, state_file: str, then: Callable[[Machine], None]) -> None:
+        self.opening.append(lambda: then(Machine.open(str(self.files.path(state_file)))))
+        if not self.slow:
+            self.opening.pop()()
 
 
 def member(server: ServerId, voter: bool = True) -> Member:

@@ -9,6 +9,7 @@ from coordd.messages.peer import (
     AppendEntries,
     AppendResponse,
     Heartbeat,
+    HeartbeatResponse,
     InstallSnapshot,
     RaftMessage,
     RequestVote,
@@ -460,6 +461,31 @@ def snapshot_of(world: World) -> tuple[SnapshotMeta, bytes]:
         file.digest,
     )
     return meta, world.files.path(file.name).read_bytes()
+
+
+def test_heartbeats_are_answered_while_a_received_state_is_opened(make_world: MakeWorld) -> None:
+    """A large one takes seconds to verify; a leader that needs this voter must not lose it meanwhile (rule 82)."""
+    source = make_world()
+    source.lead()
+    meta, content = snapshot_of(source)
+    world = make_world(3, founded=False)
+    leader = sid("s2")
+    world.node.receive(InstallSnapshot(5, leader, world.me, 3, meta), world.now)
+    world.persist()
+    world.shelf.arrived, world.shelf.slow = world.files.new_name(meta.index), True
+    world.files.path(world.shelf.arrived).write_bytes(content)
+    world.node.snapshot_received(SnapshotReceived(5, leader, 3, meta), world.now)
+    world.persist()
+    states = [world.node.has_state]
+    world.wire.sent.clear()
+    world.node.receive(Heartbeat(5, leader, world.me, 3, 0, 7), world.now)
+    (answer,) = world.wire.sent
+    assert isinstance(answer, HeartbeatResponse)
+    assert answer.round == 7
+    world.shelf.opening.pop()()
+    assert [*states, world.node.has_state] == [False, True]
+    (acknowledged,) = [m for m in world.wire.sent if isinstance(m, AppendResponse)]
+    assert acknowledged.index == meta.index == world.node.machine.applied
 
 
 def test_a_snapshot_is_installed_before_it_is_acknowledged(make_world: MakeWorld) -> None:

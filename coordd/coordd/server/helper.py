@@ -1,4 +1,5 @@
-"""One thread for work that would hold up the loop: it runs in C with the GIL released, and its result comes back to the loop."""
+"""One thread for work that would hold up the loop: it runs in C with the GIL released, or gives it up every few milliseconds,
+and its result comes back to the loop."""
 
 from collections import deque
 from collections.abc import Callable

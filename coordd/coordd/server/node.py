@@ -9,6 +9,7 @@ Errors: InvariantError, StorageError from any method mean that the process must 
 
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 
 from coordd.errors import DamagedError, DiskFullError, invariant
 from coordd.messages.peer import InstallSnapshot, RaftMessage
@@ -172,13 +173,13 @@ class Node:
             case LogRead(peer=peer, session=session, previous_term=previous_term, slice=piece):
                 self._step(events.EntriesRead(peer, session, previous_term, piece), now)
             case LogCompacted(base=base) if self.refill.adopting is not None:
-                self._change_over(base.state_file, now)
+                self._snapshots.open(base.state_file, partial(self._change_over, base.state_file))
             case LogCompacted(base=base):
                 self._compacting = False
                 self.observed.compactions += 1
                 self._step(events.Compacted(base), now)
             case BaseInstalled(base=base):
-                self._change_over(base.state_file, now)
+                self._snapshots.open(base.state_file, partial(self._change_over, base.state_file))
             case DiskFull(error=error):
                 self._log_full = True
                 self.on_fact(Fact("disk full", {"error": str(error)}))
@@ -274,9 +275,7 @@ class Node:
             return None
         if piece.last <= last:
             return piece
-        count = last - first + 1
-        self._replayed = None
-        return LogSlice(first, piece.entries[:count], tuple(run for run in piece.runs if run[0] <= last))
+        return LogSlice(first, piece.entries[: last - first + 1], tuple(run for run in piece.runs if run[0] <= last))
 
     # --- compaction ---------------------------------------------------------------------------------------------------
 
@@ -291,14 +290,15 @@ class Node:
                 self._compacting = True
                 self._writer.submit(CompactLog(base))
 
-    def _change_over(self, state_file: str, now: float) -> None:
+    def _change_over(self, state_file: str, machine: Machine) -> None:
         """The snapshot's file is the state, durably named so by a log that it has replaced, or that has stayed."""
+        now = self._clock()
         snapshot = self._installing or self.refill.adopting
         invariant(snapshot is not None, "a snapshot was installed that nobody asked for", state_file=state_file)
         if snapshot is None:
             return
         self.machine.close()
-        self.machine = self._snapshots.open(state_file)
+        self.machine = machine
         invariant(self.machine.applied == snapshot.index, "snapshot and state differ", applied=self.machine.applied)
         self.state_file = state_file
         self._replayed, self._replaying = None, False

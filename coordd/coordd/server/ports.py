@@ -1,5 +1,6 @@
 """What the driver of the core is given: the roles that daemon and simulator fill, each in its own way."""
 
+from collections.abc import Callable
 from typing import Protocol
 
 from coordd.messages.peer import RaftMessage, StateWanted
@@ -43,7 +44,10 @@ class SnapshotPort(Protocol):
         """Give the received file its final place; returns the name of the state file."""
         ...
 
-    def open(self, state_file: str) -> Machine: ...
+    def open(self, state_file: str, then: Callable[[Machine], None]) -> None:
+        """Open the installed state and verify it, without holding up the loop; `then` is called on the loop. One that
+        can't be opened ends the process."""
+        ...
 
     def set_aside(self, state_file: str) -> None:
         """Keep a damaged file as evidence, under a name that is nobody's state."""

@@ -388,14 +388,20 @@ class Snapshots:
         self._adopted_at = self._clock()
         return self._finished
 
-    def open(self, state_file: str) -> Machine:
+    def open(self, state_file: str, then: Callable[[Machine], None]) -> None:
         """The installed state; the files of the one before go, but not one that is newer still and just being taken over."""
-        machine = self._open_state(str(self._store.path(state_file)))
-        self._drop_file()
-        newer = self._expected.incoming.name if self._expected is not None else self._finished
-        self._store.remove_all_but({state_file, newer})
-        self.install_seconds = self._clock() - self._adopted_at
-        return machine
+
+        def opened(machine: Machine) -> None:
+            self._drop_file()
+            newer = self._expected.incoming.name if self._expected is not None else self._finished
+            self._store.remove_all_but({state_file, newer})
+            self.install_seconds = self._clock() - self._adopted_at
+            then(machine)
+
+        def failed(error: Exception) -> None:
+            raise error
+
+        self._helper.run(lambda: self._open_state(str(self._store.path(state_file))), opened, failed)
 
     def set_aside(self, state_file: str) -> None:
         self._store.set_aside(state_file)

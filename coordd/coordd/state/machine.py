@@ -395,7 +395,8 @@ def _connect_to_read(path: str) -> sqlite3.Connection:
 
 def _connect(path: str, cache_mib: int) -> sqlite3.Connection:
     try:
-        connection = sqlite3.connect(path, isolation_level=None, timeout=_BUSY_SECONDS)
+        # Whoever opens it may hand it to another thread, which then alone uses it.
+        connection = sqlite3.connect(path, isolation_level=None, timeout=_BUSY_SECONDS, check_same_thread=False)
     except sqlite3.Error as error:
         raise StorageError(f"{path} can't be opened: {error}") from error
     with _closed_on_error(path, connection):
