@@ -217,3 +217,31 @@ def test_scrubbing_and_comparing_find_nothing_where_nothing_is_wrong(tmp_path: P
             assert figures is not None
             assert figures["digests_compared"] > 2
             assert (figures["digests_differed"], figures["states_lost"]) == (0, 0)
+
+
+FAULTY_MEMORY = (
+    "import coordd.state.machine as machine; apply = machine.Machine.apply; left = [True]; "
+    "machine.Machine.apply = lambda self, first, entries: ("
+    "apply(self, first, entries), "
+    "left and self.applied > 100 and (left.clear(), setattr(self._rows.kv, 'digest', self._rows.kv.digest ^ 1)))[0]"
+)
+"""For a server's process: a bit of what it keeps in memory of its rows turns over, once."""
+
+
+def test_a_state_that_most_servers_contradict_is_replaced(tmp_path: Path) -> None:
+    with ServerCluster(tmp_path / "cluster", extra=SMALL + "compare_every_entries = 16\n") as cluster:
+        cluster.bootstrap()
+        victim = cluster.followers()[0]
+        victim.stop()
+        victim.start([FAULTY_MEMORY])
+        fill(cluster, "early", KEYS)
+
+        def replaced() -> bool:
+            fill(cluster, "more", 20)
+            return "states differ" in victim.log and figure(cluster, victim, "snapshots_installed") > 0
+
+        wait_for(replaced, "another state")
+        assert "state lost" in victim.log
+        holds_what_was_written(cluster, victim)
+        assert len({each["state_digest"] for each in cluster.converged()}) == 1
+        assert all(figure(cluster, server, "states_lost") == 0 for server in cluster.servers if server is not victim)
