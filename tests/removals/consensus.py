@@ -288,8 +288,8 @@ STATE_KEPT: tuple[Removal, ...] = (
     gone(
         111,
         "storage.high_water:read_certain_mark",
-        "if all(_unpack(slot) or not any(slot) for slot in slots) else None",
-        "",
+        "return mark if whole else None",
+        "return mark",
         "storage/test_refill.py::test_with_a_damaged_slot_of_the_mark_it_is_refused",
     ),
     gone(

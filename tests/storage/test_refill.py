@@ -82,6 +82,16 @@ def test_with_a_damaged_slot_of_the_mark_it_is_refused(damaged: Path, offset: in
     assert fingerprint(damaged) == before
 
 
+@pytest.mark.parametrize("offset", [0, 4096])
+def test_a_slot_of_zeros_is_a_damaged_one(damaged: Path, offset: int) -> None:
+    """Some disks give zeros for what they have lost; the newer promise may have stood there."""
+    with (damaged / "high_water").open("r+b") as file:
+        file.seek(offset)
+        file.write(bytes(512))
+    with pytest.raises(DamagedError, match="remove the server from its cluster"):
+        forget_log(damaged, NAME)
+
+
 def test_without_a_mark_it_is_refused(damaged: Path) -> None:
     (damaged / "high_water").unlink()
     with pytest.raises(DamagedError, match="add it anew"):

@@ -55,14 +55,16 @@ def read_mark(path: Path) -> Mark | None:
 
 
 def read_certain_mark(path: Path) -> Mark | None:
-    """As `read_mark`, but None also if the other slot is damaged: it may have been the newer one."""
-    mark = read_mark(path)
-    if mark is None:
+    """As `read_mark`, but None also if the other slot is damaged: it may have been the newer one. Empty it is only beside the
+    first mark of all; else a disk has given zeros for it."""
+    if read_mark(path) is None:
         return None
     with storing(path):
         content = path.read_bytes()[: _SLOT_DISTANCE + _SLOT_BYTES]
-    slots = [content[start : start + _SLOT_BYTES] for start in (0, _SLOT_DISTANCE)]
-    return mark if all(_unpack(slot) or not any(slot) for slot in slots) else None
+    slots = [found for start in (0, _SLOT_DISTANCE) if (found := _unpack(content[start : start + _SLOT_BYTES]))]
+    sequence, mark = max(slots, key=lambda slot: slot[0])
+    whole = len(slots) == 2 or (sequence == 0 and not any(content[_SLOT_DISTANCE:]))
+    return mark if whole else None
 
 
 class HighWater:
