@@ -209,6 +209,8 @@ class Faults:
 
     def _partition(self) -> bool:
         names = [server.name for server in self._world.members()]
+        if len(names) < 2:
+            return False
         leader = self._world.leader()
         shape = self._chance.choice(sorted(SHAPES))
         links = SHAPES[shape](names, leader.name if leader else names[0], self._chance)
